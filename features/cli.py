@@ -1,0 +1,77 @@
+"""The console command ``hypoxia``: one table of commands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from features.errors import HypoxiaError, InputError
+
+# name: (where it lives, one line of help). Listing them here keeps `hypoxia --help` fast, and lets training and serving
+# stay strangers: neither imports the other.
+COMMANDS = {
+    "check": ("training.cli:check", "Read a study and its data, report what is there and what looks wrong. Trains nothing."),
+    "train": ("training.cli:train", "Select, search, judge, explain, record and register: a study becomes a model."),
+    "runs": ("training.cli:runs", "List the runs that are recorded."),
+    "models": ("training.cli:models", "List the models that are registered."),
+    "schema": ("training.cli:schema", "Print the JSON schema of a study file."),
+    "predict": ("serving.cli:predict", "Score a table offline with a registered model."),
+    "serve": ("serving.cli:serve", "Serve a registered model over HTTP on this machine."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group of commands that are imported when they are called, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name][0].split(":")
+        try:
+            command: click.Command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as cause:
+            extra = module.split(".")[0]
+            raise click.UsageError(
+                f"`hypoxia {name}` needs {cause.name}, which is not installed; pip install 'hypoxia-biomarkers[{extra}]'."
+            ) from cause
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="hypoxia-biomarkers")
+def hypoxia() -> None:
+    """Learn, judge and serve tumour-hypoxia biomarkers. Research use only.
+
+    \b
+    A first session:
+      hypoxia check configs/demo.yaml          look at the data, train nothing
+      hypoxia train configs/demo.yaml          train, judge, record, register
+      hypoxia models                           see what is registered
+      hypoxia predict --model NAME table.csv   score a table
+      hypoxia serve --model NAME               serve it on 127.0.0.1:3000
+    """
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence on stderr and exit code 2, anything else a traceback."""
+    try:
+        hypoxia()
+    except InputError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except HypoxiaError as error:
+        click.echo(f"Refused: {error}", err=True)
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Published gene signatures as data, and their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from features.errors import InputError
+from features.settings import Settings
+from features.table import did_you_mean
+
+
+class Signature(Settings):
+    """A list of genes that rise together in hypoxia.
+
+    Parameters
+    ----------
+    aliases : dict
+        Symbol to the other symbols under which a table may carry the same gene.
+    """
+
+    title: str
+    doi: str
+    rule: str
+    genes: tuple[str, ...]
+    aliases: dict[str, tuple[str, ...]] = {}
+
+    def names_of(self, gene: str) -> tuple[str, ...]:
+        """The gene's symbol, then its aliases."""
+        return (gene, *self.aliases.get(gene, ()))
+
+    def columns(self, present: Collection[str]) -> tuple[str, ...]:
+        """Every column that carries a gene of the signature under any of its names."""
+        wanted = {name for gene in self.genes for name in self.names_of(gene)}
+        return tuple(column for column in present if column in wanted)
+
+    def found(self, present: Collection[str]) -> dict[str, str]:
+        """Gene to the column that stands for it: its symbol if present, else the first alias that is."""
+        chosen = {gene: next((name for name in self.names_of(gene) if name in present), None) for gene in self.genes}
+        return {gene: column for gene, column in chosen.items() if column is not None}
+
+
+@cache
+def signatures() -> dict[str, Signature]:
+    """All signatures that ship with this package, by name.
+
+    Examples
+    --------
+    >>> len(signatures()["buffa2010"].genes)
+    51
+    """
+    text = files("features").joinpath("data/signatures.yaml").read_text(encoding="utf-8")
+    return {name: Signature.model_validate(body) for name, body in yaml.safe_load(text).items()}
+
+
+def find_signature(name: str) -> Signature:
+    """The signature of that name.
+
+    Raises
+    ------
+    InputError
+        There is none of that name.
+    """
+    if name not in signatures():
+        raise InputError(
+            f"Signature {name!r} is not known{did_you_mean(name, list(signatures()))}; known: {', '.join(signatures())}."
+        )
+    return signatures()[name]
+
+
+def median_vote_score(signature: Signature, expression: pd.DataFrame) -> pd.Series:
+    """Sum over the signature's genes of +1 at or above the cohort's median and -1 below it; higher is more hypoxic.
+
+    Parameters
+    ----------
+    signature : Signature
+    expression : DataFrame of shape (n_samples, n_genes)
+        Any monotone scale: only ranks against the median count.
+
+    Returns
+    -------
+    Series of shape (n_samples,)
+        Between minus and plus the number of genes found.
+
+    Raises
+    ------
+    InputError
+        Fewer than half of the signature's genes are there.
+
+    References
+    ----------
+    Bhandari et al. 2019, doi:10.1038/s41588-018-0318-2.
+
+    Examples
+    --------
+    >>> toy = Signature(title="toy", doi="", rule="", genes=("A", "B"), aliases={"B": ("OLDB",)})
+    >>> median_vote_score(toy, pd.DataFrame({"A": [1.0, 2, 3], "OLDB": [5.0, 1, 9]})).tolist()
+    [0.0, 0.0, 2.0]
+    """
+    columns = list(signature.found(expression.columns).values())
+    if len(columns) < len(signature.genes) / 2:
+        raise InputError(
+            f"Only {len(columns)} of the {len(signature.genes)} genes of {signature.title} are in the table; at least half "
+            "are needed. Check that columns are named by HGNC gene symbols."
+        )
+    genes = expression.loc[:, columns]
+    votes = np.where(genes >= genes.median(), 1.0, -1.0)
+    return pd.Series(votes.sum(axis=1), index=expression.index, name="score")

@@ -1,0 +1,161 @@
+"""Where a study's rows come from: the one list of sources.
+
+To add one: a class with ``kind`` and ``read(folder)``, and its name in ``Source``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import zlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from features.errors import InputError
+from features.settings import Settings
+from features.table import did_you_mean
+
+Paths = str | tuple[str, ...]
+
+# Pickles run code when they are opened, so only these, seen once and pinned, are. SurvSet 0.2.11.
+SURVSET_DIGESTS = {"gse1992": "86601d8810ca2738c0d460f7ee371815ba3d7354c8264abfbb6a5153133ff1da"}
+
+
+class TableSource(Settings):
+    """One or more tables (CSV, TSV or Parquet, optionally gzipped) with a row per sample, joined on the sample's name.
+
+    Parameters
+    ----------
+    path : str or list of str, optional
+        Relative to the study file. May be left out when the study names sequences, each with a table of its own.
+    sample : str
+        Column with the sample's name; unique within a table.
+    """
+
+    kind: Literal["table"] = "table"
+    path: Paths | None = None
+    sample: str
+
+    def read(self, folder: Path, more: Paths = ()) -> pd.DataFrame:
+        """All columns of the samples that are in every file, indexed by sample, in the order of the first file."""
+        paths = [*_as_tuple(more), *_as_tuple(self.path or ())]
+        if not paths:
+            raise InputError("cohort.source.path is missing; name the table to read, or name tables under cohort.sequences.")
+        frame = self._indexed(folder / paths[0])
+        for path in paths[1:]:
+            frame = self._joined(frame, self._indexed(folder / path), path)
+        return frame
+
+    def _indexed(self, path: Path) -> pd.DataFrame:
+        frame = read_table(path, text_columns=(self.sample,))
+        if self.sample not in frame.columns:
+            raise InputError(
+                f"Column {self.sample!r} (cohort.source.sample) is not in {path.name}{did_you_mean(self.sample, list(frame.columns))}; "
+                f"name the column that identifies a row."
+            )
+        if frame[self.sample].isna().any():
+            raise InputError(f"{path.name} has a row without a value in the sample column {self.sample!r}; name every row.")
+        if frame[self.sample].duplicated().any():
+            twice = frame.loc[frame[self.sample].duplicated(), self.sample].iloc[0]
+            raise InputError(
+                f"Sample {twice!r} is in {path.name} twice; give every row its own name in {self.sample!r} "
+                "(several rows of one patient are joined by cohort.patient)."
+            )
+        return frame.set_index(self.sample)
+
+    @staticmethod
+    def _joined(left: pd.DataFrame, right: pd.DataFrame, path: str) -> pd.DataFrame:
+        shared = left.columns.intersection(right.columns)
+        if len(shared):
+            raise InputError(f"Column {shared[0]!r} of {path} is in an earlier table too; rename or drop it in one of them.")
+        joined = left.join(right, how="inner")
+        if joined.empty:
+            raise InputError(f"No sample of the earlier tables is in {path}; check that both name samples in the same way.")
+        return joined
+
+
+class SurvSetSource(Settings):
+    """A dataset of the PyPI package SurvSet (GPL-3, an optional extra), whose pickles are opened only if their digest is known.
+
+    Parameters
+    ----------
+    prefix : str
+        Keep only columns that begin so, and take the prefix off.
+    """
+
+    kind: Literal["survset"] = "survset"
+    dataset: str
+    prefix: str = ""
+
+    def read(self, folder: Path, more: Paths = ()) -> pd.DataFrame:
+        """All columns with the prefix, indexed by SurvSet's patient identifier."""
+        if self.dataset not in SURVSET_DIGESTS:
+            raise InputError(
+                f"SurvSet dataset {self.dataset!r} is not among those whose digest is pinned ({', '.join(SURVSET_DIGESTS)}); "
+                "export it to CSV and use kind: table."
+            )
+        frame = pickle.loads(self._verified_bytes()).set_index("pid")  # noqa: S301 - digest verified above
+        frame.index = frame.index.astype(str)
+        kept = frame.loc[:, frame.columns.str.startswith(self.prefix)]
+        return kept.rename(columns=lambda name: name.removeprefix(self.prefix))
+
+    def _verified_bytes(self) -> bytes:
+        package = find_spec("SurvSet")
+        if package is None or package.origin is None:
+            raise InputError("The package SurvSet is not installed; run `make setup`, or pip install 'hypoxia-biomarkers[demo]'.")
+        content = (Path(package.origin).parent / "resources" / "pickles" / f"{self.dataset}.pickle").read_bytes()
+        if hashlib.sha256(content).hexdigest() != SURVSET_DIGESTS[self.dataset]:
+            raise InputError(f"SurvSet's file for {self.dataset!r} is not the pinned one; install SurvSet==0.2.11.")
+        return content
+
+
+Source = Annotated[TableSource | SurvSetSource, Field(discriminator="kind")]
+
+
+def read_table(path: Path, text_columns: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read a CSV, TSV or Parquet file, gzipped or not.
+
+    Parameters
+    ----------
+    text_columns : tuple of str
+        Columns kept as written (``007`` stays ``007``).
+
+    Raises
+    ------
+    InputError
+        The file is absent, empty, of another kind, unreadable, or names a column twice.
+    """
+    kind = next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "").lower()
+    if kind not in {".csv", ".tsv", ".txt", ".parquet"}:
+        raise InputError(f"{path} is not a table that can be read; use .csv, .tsv or .parquet, optionally with .gz.")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; paths in a study are relative to the study file.")
+    try:
+        frame = _read_parquet(path, text_columns) if kind == ".parquet" else _read_text(path, kind, text_columns)
+    except (OSError, ValueError, EOFError, zlib.error) as cause:
+        raise InputError(f"{path} cannot be read as {kind[1:]} ({type(cause).__name__}); check that the file is whole.") from cause
+    if frame.empty:
+        raise InputError(f"{path} holds no rows; export the table again, with a header line and a row per sample.")
+    return frame
+
+
+def _read_parquet(path: Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
+    frame = pd.read_parquet(path)
+    frame = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+    return frame.astype({name: str for name in text_columns if name in frame.columns})
+
+
+def _read_text(path: Path, kind: str, text_columns: tuple[str, ...]) -> pd.DataFrame:
+    separator = "," if kind == ".csv" else "\t"
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, encoding="utf-8-sig").iloc[0]
+    if header.duplicated().any():
+        raise InputError(f"{path} names the column {header[header.duplicated()].iloc[0]!r} twice; rename or remove one.")
+    return pd.read_csv(path, sep=separator, dtype=dict.fromkeys(text_columns, str), encoding="utf-8-sig", low_memory=False)
+
+
+def _as_tuple(paths: Paths) -> tuple[str, ...]:
+    return (paths,) if isinstance(paths, str) else tuple(paths)

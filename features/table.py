@@ -1,0 +1,154 @@
+"""Named features, and the contract between what a model was trained on and what it is asked to score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from pydantic import model_validator
+
+from features.errors import InputError, SchemaMismatchError
+from features.settings import Settings
+
+
+class Feature(Settings):
+    """One number per patient: its name, its unit (None: dimensionless or unknown) and its reference (IBSI, HGNC)."""
+
+    name: str
+    unit: str | None = None
+    reference: str | None = None
+
+
+class FeatureSchema(Settings):
+    """The features of a model, in the order in which it takes them.
+
+    Examples
+    --------
+    >>> schema = FeatureSchema.of(["volume", "entropy"])
+    >>> schema.matrix([{"entropy": 4.2, "volume": 1.5}])
+    array([[1.5, 4.2]])
+    """
+
+    features: tuple[Feature, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Self:
+        """Schema of features of which only the names are known."""
+        return cls(features=tuple(Feature(name=str(name)) for name in names))
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError("feature names must be unique")
+        return self
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features, in order."""
+        return tuple(feature.name for feature in self.features)
+
+    def conform(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Take the model's features out of a wider table, by name, in the model's order.
+
+        Parameters
+        ----------
+        rows : DataFrame of shape (n_samples, at least n_features)
+            Other columns are left out; the order of columns does not matter.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, n_features), float
+            ``conform(conform(rows))`` equals ``conform(rows)``.
+
+        Raises
+        ------
+        SchemaMismatchError
+            A feature is missing, twice there, not a number or not finite.
+        """
+        faults = self._missing(rows.columns)
+        faults += [(name, "is there twice") for name in rows.columns[rows.columns.duplicated()] if name in self.names]
+        if faults:
+            raise SchemaMismatchError(faults)
+        values = rows.loc[:, list(self.names)].apply(pd.to_numeric, errors="coerce").astype(float)
+        finite = np.isfinite(values.to_numpy()).all(axis=0)
+        if not finite.all():
+            raise SchemaMismatchError(
+                [(name, "has a missing or non-finite value") for name, good in zip(self.names, finite, strict=True) if not good]
+            )
+        return values
+
+    def matrix(self, rows: Sequence[Mapping[str, float]]) -> np.ndarray:
+        """Rows of named numbers, of exactly the model's features, as a matrix (the endpoint's way in).
+
+        Parameters
+        ----------
+        rows : sequence of mappings from feature name to value
+            Keys in any order.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features), float
+
+        Raises
+        ------
+        SchemaMismatchError
+            A feature is missing, unknown or not finite.
+        """
+        faults: list[tuple[str, str]] = []
+        for row in rows:
+            if len(row) != len(self.names) or any(name not in row for name in self.names):
+                faults += self._missing(row) + self._unknown(row)
+        if faults:
+            raise SchemaMismatchError(faults)
+        values = np.array([[row[name] for name in self.names] for row in rows], dtype=float).reshape(len(rows), -1)
+        bad = sorted(set(np.nonzero(~np.isfinite(values))[1].tolist()))
+        if bad:
+            raise SchemaMismatchError([(self.names[column], "is not a finite number") for column in bad])
+        return values
+
+    def _missing(self, given: Sequence[str] | Mapping[str, float] | pd.Index) -> list[tuple[str, str]]:
+        return [(name, "is missing") for name in self.names if name not in given]
+
+    def _unknown(self, row: Mapping[str, float]) -> list[tuple[str, str]]:
+        known = set(self.names)
+        return [(name, f"is not a feature of this model{did_you_mean(name, self.names)}") for name in row if name not in known]
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of samples: a float frame whose columns are the schema's names and whose index is unique.
+
+    Attributes
+    ----------
+    values : DataFrame of shape (n_samples, n_features), float
+        Index: sample names. Missing values are NaN.
+    """
+
+    values: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        if self.values.index.has_duplicates:
+            twice = self.values.index[self.values.index.duplicated()][0]
+            raise InputError(f"Sample {twice!r} is in the table twice; give every row its own name in the sample column.")
+
+    @cached_property
+    def schema(self) -> FeatureSchema:
+        """Names of the columns as a schema."""
+        return FeatureSchema.of(list(self.values.columns))
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Nearest known name as a clause for an error message, or nothing.
+
+    Examples
+    --------
+    >>> did_you_mean("Tagret", ["Target", "ID"])
+    " (did you mean 'Target'?)"
+    """
+    close = get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

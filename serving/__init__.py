@@ -1,0 +1,1 @@
+"""Scoring new patients with a registered bundle, offline or over HTTP."""

@@ -1,0 +1,1 @@
+"""Learning and judging hypoxia biomarkers: selection, search, honest estimates, tracking and the registry."""
