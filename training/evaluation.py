@@ -1,0 +1,283 @@
+"""Out-of-sample judgement: predictions first, estimates with intervals derived from them.
+
+References
+----------
+Field & Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x (resampling whole clusters, here patients).
+Nogueira et al. 2018, JMLR 18(174) (stability of feature selection).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from scipy.stats import mannwhitneyu
+
+from features.bundle import Estimate
+from features.cohort import Cohort
+from features.errors import LeakError
+from features.settings import Settings
+from training.metrics import METRIC, METRICS, Metric, WeightedPredictions
+from training.partition import Split, folds
+from training.progress import Progress, Silence
+from training.recipe import FittedRecipe, Recipe, SearchLimits, fit_recipe
+from training.workers import Workers
+
+MOST_REDRAWS = 1000
+
+
+class InternalSettings(Settings):
+    """Repeated cross-validation of the whole recipe on development patients."""
+
+    folds: int = Field(default=5, ge=2)
+    repeats: int = Field(default=1, ge=1)
+
+
+class EvaluationSettings(Settings):
+    """How performance is estimated.
+
+    Parameters
+    ----------
+    bootstrap : int
+        Resamples of patients behind every interval.
+    level : float
+        Coverage that the intervals are meant to have.
+    internal : mapping or null
+        Null leaves internal validation out.
+    alternative : {"two-sided", "greater"}
+        Of the Mann-Whitney test; "greater" is what the paper printed.
+    """
+
+    bootstrap: int = Field(default=1000, ge=100)
+    level: float = Field(default=0.95, gt=0.5, lt=1)
+    internal: InternalSettings | None = InternalSettings()
+    alternative: Literal["two-sided", "greater"] = "two-sided"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a recipe did on patients that it had not learnt from.
+
+    Attributes
+    ----------
+    predictions : DataFrame of shape (n_predictions,)
+        Columns: sample, patient, label, probability, threshold, called, repeat, fold.
+    estimates : dict of str to Estimate
+        By metric. With several folds the rank measures (``roc_auc``, ``pr_auc``) are means over folds, since scores of
+        models from different folds are not on one scale; ``roc_auc_pooled`` and ``pr_auc_pooled`` rank them all the same.
+    p_value : float or None
+        Mann-Whitney test of probabilities between the classes, one mean value per patient.
+    redrawn : int
+        Resamples of patients that held one class only and were drawn again.
+    selected : tuple of tuple of str
+        Features chosen in each resample.
+    """
+
+    predictions: pd.DataFrame
+    estimates: dict[str, Estimate]
+    p_value: float | None
+    alternative: str
+    redrawn: int
+    selected: tuple[tuple[str, ...], ...] = ()
+    n_candidates: int = 0
+
+    @property
+    def stability(self) -> float | None:
+        """Nogueira's stability of the selected features over resamples: 1 always the same, 0 as by chance."""
+        return selection_stability(self.selected, self.n_candidates) if len(self.selected) > 1 else None
+
+
+def validate(fitted: FittedRecipe, held_out: Cohort, settings: EvaluationSettings, rng: np.random.Generator) -> Evaluation:
+    """Judge the shipped model on held-out patients.
+
+    Parameters
+    ----------
+    held_out : Cohort
+        Patients of whom nothing was used before; call this once.
+    """
+    return evaluate(_predictions(fitted, held_out, repeat=0, fold=0), settings, rng)
+
+
+def validate_internally(
+    recipe: Recipe,
+    development: Cohort,
+    settings: EvaluationSettings,
+    rng: np.random.Generator,
+    workers: Workers,
+    progress: Progress | None = None,
+    limits: SearchLimits | None = None,
+) -> Evaluation:
+    """Judge the whole recipe in repeated cross-validation over development patients.
+
+    The recipe starts anew in every fold: imputation, selection, search, threshold and all.
+    """
+    progress, internal = progress or Silence(), settings.internal or InternalSettings()
+    parts, selected = [], []
+    for repeat in range(internal.repeats):
+        split_rng, *fold_rngs = rng.spawn(1 + internal.folds)
+        for fold, split in enumerate(folds(development, internal.folds, split_rng)):
+            progress.stage(f"internal validation, fold {repeat * internal.folds + fold + 1} of {internal.repeats * internal.folds}")
+            fitted = fit_recipe(recipe, development.subset(split.train), fold_rngs[fold], workers, progress, limits)
+            parts.append(_predictions(fitted, development.subset(split.test), repeat, fold, seen=split))
+            selected.append(fitted.schema.names)
+    bootstrap_rng = rng.spawn(1)[0]
+    return evaluate(pd.concat(parts, ignore_index=True), settings, bootstrap_rng, selected, development.features.shape[1])
+
+
+def evaluate(
+    predictions: pd.DataFrame,
+    settings: EvaluationSettings,
+    rng: np.random.Generator,
+    selected: Sequence[tuple[str, ...]] = (),
+    n_candidates: int = 0,
+) -> Evaluation:
+    """Estimates with bootstrap intervals over patients from out-of-sample predictions.
+
+    Intervals are percentiles over resamples of whole patients, so that several samples of one patient count as the one
+    piece of evidence that they are.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        As in ``Evaluation.predictions``.
+    """
+    weights, redrawn = patient_resamples(predictions, settings.bootstrap, rng)
+    every = np.vstack([np.ones((1, len(predictions))), weights])
+    estimates = {
+        name: _estimate(METRIC[name.removesuffix("_pooled")], values, settings.level)
+        for name, values in _all_measures(predictions, every).items()
+    }
+    p_value = _mann_whitney(predictions, settings.alternative)
+    return Evaluation(predictions, estimates, p_value, settings.alternative, redrawn, tuple(selected), n_candidates)
+
+
+def patient_resamples(predictions: pd.DataFrame, count: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Bootstrap resamples of patients as weights of rows.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        With columns patient and label. All rows of a patient, in all repeats, get one weight.
+    count : int
+
+    Returns
+    -------
+    weights : ndarray of shape (count, n_rows)
+        How often the row's patient was drawn.
+    redrawn : int
+        Resamples that held one class only, and were drawn again.
+    """
+    patient, names = pd.factorize(predictions["patient"])
+    n = len(names)
+    positive = np.bincount(patient, predictions["label"], n) > 0
+    negative = np.bincount(patient, 1 - predictions["label"], n) > 0
+    drawn = rng.multinomial(n, np.full(n, 1 / n), size=count)
+    redrawn = 0
+    if positive.any() and negative.any():
+        for _ in range(MOST_REDRAWS):
+            one_class = (drawn[:, positive].sum(axis=1) == 0) | (drawn[:, negative].sum(axis=1) == 0)
+            if not one_class.any():
+                break
+            redrawn += int(one_class.sum())
+            drawn[one_class] = rng.multinomial(n, np.full(n, 1 / n), size=int(one_class.sum()))
+    return drawn[:, patient].astype(float), redrawn
+
+
+def selection_stability(selected: Sequence[tuple[str, ...]], n_candidates: int) -> float:
+    """Stability of feature selection over resamples.
+
+    Parameters
+    ----------
+    selected : sequence of tuple of str
+        Chosen features per resample.
+    n_candidates : int
+        Features that could have been chosen.
+
+    Returns
+    -------
+    float
+        1: always the same features; 0: as if drawn by chance.
+
+    References
+    ----------
+    Nogueira et al. 2018, JMLR 18(174):1-54, eq. 4.
+
+    Examples
+    --------
+    >>> selection_stability([("a", "b"), ("a", "b"), ("a", "b")], 10)
+    1.0
+    """
+    m = len(selected)
+    counts = pd.Series([name for names in selected for name in names]).value_counts().to_numpy()
+    share, average = counts / m, sum(map(len, selected)) / m
+    chance = average / n_candidates * (1 - average / n_candidates)
+    if chance == 0:
+        return 1.0
+    return float(1 - (m / (m - 1) * share * (1 - share)).sum() / n_candidates / chance)
+
+
+def _predictions(fitted: FittedRecipe, cohort: Cohort, repeat: int, fold: int, seen: Split | None = None) -> pd.DataFrame:
+    if seen is not None and len(seen.train.intersection(cohort.samples)):
+        raise LeakError("A sample that the model learnt from was about to be counted as out of sample.")
+    probability = fitted.predict(cohort.features)
+    return pd.DataFrame(
+        {
+            "sample": cohort.samples.astype(str),
+            "patient": cohort.patients.to_numpy(),
+            "label": cohort.y,
+            "probability": probability,
+            "threshold": fitted.threshold,
+            "called": probability >= fitted.threshold,
+            "repeat": repeat,
+            "fold": fold,
+        }
+    )
+
+
+def _all_measures(predictions: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Every measure per weighting: shape (n_weightings,) by name."""
+    several = predictions.groupby(["repeat", "fold"]).ngroups > 1
+    measured = {}
+    for metric in METRICS:
+        by = ["repeat", "fold"] if metric.needs == "ranks" else ["repeat"]
+        measured[metric.name] = _mean_over(metric.function, predictions, weights, by)
+        if metric.needs == "ranks" and several:
+            measured[f"{metric.name}_pooled"] = _mean_over(metric.function, predictions, weights, ["repeat"])
+    return measured
+
+
+def _mean_over(
+    function: Callable[[WeightedPredictions], np.ndarray], predictions: pd.DataFrame, weights: np.ndarray, by: list[str]
+) -> np.ndarray:
+    """Mean of a measure over groups of predictions, leaving out groups in which a weighting leaves it undefined."""
+    groups = []
+    for rows in predictions.groupby(by, sort=False).indices.values():
+        part = predictions.iloc[rows]
+        y, probability, called = (part[name].to_numpy() for name in ("label", "probability", "called"))
+        groups.append(function(WeightedPredictions(y, probability, called, weights[:, rows])))
+    values = np.array(groups)
+    defined = ~np.isnan(values)
+    total, count = np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _estimate(metric: Metric, values: np.ndarray, level: float) -> Estimate:
+    value, resamples = values[0], values[1:][~np.isnan(values[1:])]
+    if np.isnan(value):
+        return Estimate(value=None, level=level, reason=metric.undefined)
+    if len(resamples) < len(values[1:]) / 2:
+        return Estimate(value=float(value), level=level, reason=f"no interval: in most resamples {metric.undefined}")
+    lower, upper = np.quantile(resamples, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value=float(value), lower=float(min(lower, value)), upper=float(max(upper, value)), level=level)
+
+
+def _mann_whitney(predictions: pd.DataFrame, alternative: str) -> float | None:
+    per_patient = predictions.groupby("patient", sort=False).agg(probability=("probability", "mean"), label=("label", "max"))
+    events, others = (per_patient.loc[per_patient["label"] == label, "probability"] for label in (1, 0))
+    if events.empty or others.empty:
+        return None
+    return float(mannwhitneyu(events, others, alternative=alternative).pvalue)

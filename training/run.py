@@ -1,0 +1,119 @@
+"""The study, top to bottom: what a paper's methods section says."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import pandas as pd
+
+from features.audit import Audit, audit
+from features.cohort import Cohort
+from training.config import Study
+from training.evaluation import Evaluation, validate, validate_internally
+from training.explanation import Explanation, explain
+from training.partition import Split, hold_out_patients, refuse_too_few_patients
+from training.progress import Progress, Silence
+from training.recipe import FittedRecipe, fit_recipe
+from training.workers import Workers
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Everything that a run found, before any of it is recorded.
+
+    Attributes
+    ----------
+    split : Split
+        Development and held-out samples.
+    fitted : FittedRecipe
+        The model, made from development patients.
+    held_out : Evaluation
+        Of that model, on patients opened once.
+    internal : Evaluation or None
+        Of the recipe, repeated on development patients.
+    explanation : Explanation
+        Of the held-out samples.
+    """
+
+    study: Study
+    cohort: Cohort
+    audit: Audit
+    split: Split
+    fitted: FittedRecipe
+    held_out: Evaluation
+    internal: Evaluation | None
+    explanation: Explanation
+    seconds: float
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether no wall-clock limit had a say in the model."""
+        return not self.fitted.search.out_of_time and self.study.compute.seconds_per_search is None
+
+
+def run(
+    study: Study,
+    cohort: Cohort,
+    workers: Workers,
+    progress: Progress | None = None,
+    held_out_patients: pd.Index | None = None,
+) -> StudyResult:
+    """Make and judge a model.
+
+    Parameters
+    ----------
+    held_out_patients : Index of str, optional
+        Patients set aside by the caller, where several cohorts share them; drawn here otherwise.
+    """
+    progress, start = progress or Silence(), time.monotonic()
+    progress.stage("looking through the table")
+    found = audit(cohort)
+
+    progress.stage("setting held-out patients aside")
+    if held_out_patients is None:
+        held_out_patients = draw_held_out(study, cohort.patient_labels)
+    split = Split.of_patients(cohort, held_out_patients)
+    development = cohort.subset(split.train)
+
+    internal = None
+    if study.evaluation.internal:
+        internal = validate_internally(
+            study.recipe, development, study.evaluation, study.rng("internal"), workers, progress, study.compute.limits
+        )
+
+    progress.stage("fitting the model on all development patients")
+    fitted = fit_recipe(study.recipe, development, study.rng("model"), workers, progress, study.compute.limits)
+
+    progress.stage("opening the held-out patients")
+    held_out = cohort.subset(split.test)
+    judged = validate(fitted, held_out, study.evaluation, study.rng("held-out intervals"))
+
+    progress.stage("explaining the held-out patients")
+    explanation = explain(fitted, development, held_out, study.rng("explanation"))
+    return StudyResult(study, cohort, found, split, fitted, judged, internal, explanation, time.monotonic() - start)
+
+
+def draw_held_out(study: Study, patient_labels: pd.Series) -> pd.Index:
+    """The patients to hold out, from the study's seed."""
+    return hold_out_patients(patient_labels, study.partition.held_out, study.rng("held out"))
+
+
+def held_out_of_sequences(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
+    """Patients to hold out in every sequence: drawn once over all of them, so that none is learnt from elsewhere."""
+    labels = pd.concat([cohort.patient_labels for cohort in cohorts.values()])
+    return draw_held_out(study, labels.groupby(level=0, sort=False).max())
+
+
+def refuse_hopeless(study: Study, cohort: Cohort) -> None:
+    """Say before anything is written that a cohort is too small for the study.
+
+    Raises
+    ------
+    InputError
+        It is.
+    """
+    internal = study.evaluation.internal
+    refuse_too_few_patients(
+        cohort, study.partition.held_out, internal.folds if internal else None, study.recipe.search.folds
+    )
