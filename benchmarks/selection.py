@@ -20,6 +20,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from features.cohort import load_cohort
 from training.config import load_study
 from training.partition import hold_out
+from training.recipe import complete
 from training.selection import SelectionSettings, select
 
 
@@ -37,7 +38,9 @@ def plain_scores(X: np.ndarray, y: np.ndarray, seeds: list[int], tol: float = 1e
         "linear_regression": np.abs(LinearRegression().fit(z, y).coef_),
         "logistic_regression": np.abs(logistic.fit(z, y).coef_[0]),
         "rfe": eliminated,
-        "lightgbm": LGBMClassifier(importance_type="gain", random_state=seeds[1], n_jobs=2, verbose=-1).fit(X, y).feature_importances_,
+        "lightgbm": LGBMClassifier(importance_type="gain", random_state=seeds[1], n_jobs=2, verbose=-1)
+        .fit(X, y)
+        .feature_importances_,
     }
 
 
@@ -72,8 +75,7 @@ def demo_training_part() -> tuple[pd.DataFrame, np.ndarray]:
     study = load_study(Path(__file__).parents[1] / "configs" / "demo.yaml")
     cohort = load_cohort(study.cohort, study.folder)
     training = cohort.subset(hold_out(cohort, study.partition.held_out, study.rng("held out")).train)
-    varying = training.features.loc[:, training.features.nunique() > 1]
-    return varying.fillna(varying.median()), training.y
+    return complete(training.features), training.y
 
 
 def main() -> None:

@@ -76,9 +76,9 @@ def audit(cohort: Cohort) -> Audit:
     """
     frame = cohort.features
     missing = frame.isna().sum()
-    constant = frame.nunique(dropna=True) <= 1
+    constant = ~(frame.max() > frame.min())
     areas = single_feature_auc(frame.loc[:, ~constant], cohort.y)
-    strongest = np.maximum(areas, 1 - areas)
+    strongest = areas.where(areas >= 0.5, 1 - areas)
     return Audit(
         samples=len(frame),
         events=int(cohort.y.sum()),
@@ -138,7 +138,7 @@ def _duplicate_columns(frame: pd.DataFrame) -> dict[str, str]:
 def _duplicate_rows(cohort: Cohort) -> tuple[tuple[str, ...], ...]:
     keys = pd.util.hash_pandas_object(cohort.features, index=False)
     groups = keys[keys.duplicated(keep=False)].groupby(keys, sort=False).groups.values()
-    return tuple(tuple(map(str, group)) for group in groups if cohort.patients.loc[group].nunique() > 1)
+    return tuple(tuple(map(str, group)) for group in groups if len(set(cohort.patients.loc[group])) > 1)
 
 
 def _names(names: object) -> str:

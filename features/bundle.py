@@ -154,7 +154,9 @@ def load_bundle(folder: Path) -> ModelBundle:
     pipeline_file = folder / "pipeline.skops"
     refused = sorted(set(skops.io.get_untrusted_types(file=pipeline_file)) - set(TRUSTED_TYPES))
     if refused:
-        raise BundleError(f"The model holds {refused[0]}, which is not among the classes that a bundle may hold; it was not loaded.")
+        raise BundleError(
+            f"The model holds {refused[0]}, which is not among the classes that a bundle may hold; it was not loaded."
+        )
     bundle = ModelBundle(
         pipeline=skops.io.load(pipeline_file, trusted=list(TRUSTED_TYPES)),
         schema=FeatureSchema.model_validate_json((folder / "schema.json").read_text(encoding="utf-8")),

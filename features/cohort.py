@@ -200,7 +200,9 @@ def load_sequences(settings: CohortSettings, folder: Path) -> dict[str, Cohort]:
 def _assemble(settings: CohortSettings, frame: pd.DataFrame, where: str = "") -> Cohort:
     absent = [name for name in settings.drop if name not in frame.columns]
     if absent:
-        raise InputError(f"Column {absent[0]!r} (cohort.drop) is not in the table{where}{did_you_mean(absent[0], list(frame.columns))}.")
+        raise InputError(
+            f"Column {absent[0]!r} (cohort.drop) is not in the table{where}{did_you_mean(absent[0], list(frame.columns))}."
+        )
     frame = frame.drop(columns=list(settings.drop))
     labelling = settings.endpoint.label(frame)
     known = labelling.labels.notna()
@@ -234,7 +236,9 @@ def _numbers(features: pd.DataFrame, where: str) -> pd.DataFrame:
     numbers = features.astype(float)
     infinite = np.isinf(numbers.to_numpy()).any(axis=0)
     if infinite.any():
-        raise InputError(f"Feature {numbers.columns[infinite][0]!r}{where} holds an infinite value; make it a number or leave it empty.")
+        raise InputError(
+            f"Feature {numbers.columns[infinite][0]!r}{where} holds an infinite value; make it a number or leave it empty."
+        )
     return numbers
 
 

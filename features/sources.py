@@ -54,8 +54,8 @@ class TableSource(Settings):
         frame = read_table(path, text_columns=(self.sample,))
         if self.sample not in frame.columns:
             raise InputError(
-                f"Column {self.sample!r} (cohort.source.sample) is not in {path.name}{did_you_mean(self.sample, list(frame.columns))}; "
-                f"name the column that identifies a row."
+                f"Column {self.sample!r} (cohort.source.sample) is not in {path.name}"
+                f"{did_you_mean(self.sample, list(frame.columns))}; name the column that identifies a row."
             )
         if frame[self.sample].isna().any():
             raise InputError(f"{path.name} has a row without a value in the sample column {self.sample!r}; name every row.")
@@ -137,7 +137,9 @@ def read_table(path: Path, text_columns: tuple[str, ...] = ()) -> pd.DataFrame:
     try:
         frame = _read_parquet(path, text_columns) if kind == ".parquet" else _read_text(path, kind, text_columns)
     except (OSError, ValueError, EOFError, zlib.error) as cause:
-        raise InputError(f"{path} cannot be read as {kind[1:]} ({type(cause).__name__}); check that the file is whole.") from cause
+        raise InputError(
+            f"{path} cannot be read as {kind[1:]} ({type(cause).__name__}); check that the file is whole."
+        ) from cause
     if frame.empty:
         raise InputError(f"{path} holds no rows; export the table again, with a header line and a row per sample.")
     return frame

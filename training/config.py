@@ -67,7 +67,7 @@ class Study(Settings):
     model: str = Field(min_length=1)
     compute: Compute = Compute()
 
-    _folder: Path = PrivateAttr(default=Path("."))
+    _folder: Path = PrivateAttr(default=Path())
 
     @field_validator("model")
     @classmethod
@@ -134,7 +134,9 @@ def _first_fault(error: ValidationError) -> str:
     location = [part for part in fault["loc"] if not _is_union_tag(part)]
     where = ".".join(map(str, location))
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{did_you_mean(str(location[-1]), _known_keys())}; remove or correct it. See `hypoxia schema`."
+        return (
+            f"unknown key {where!r}{did_you_mean(str(location[-1]), _known_keys())}; remove or correct it. See `hypoxia schema`."
+        )
     if fault["type"] == "missing":
         return f"key {where!r} is missing; add it. See `hypoxia schema`."
     value = "" if isinstance(fault["input"], Mapping | list | tuple) else f" (it is {fault['input']!r})"

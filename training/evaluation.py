@@ -120,7 +120,9 @@ def validate_internally(
     for repeat in range(internal.repeats):
         split_rng, *fold_rngs = rng.spawn(1 + internal.folds)
         for fold, split in enumerate(folds(development, internal.folds, split_rng)):
-            progress.stage(f"internal validation, fold {repeat * internal.folds + fold + 1} of {internal.repeats * internal.folds}")
+            progress.stage(
+                f"internal validation, fold {repeat * internal.folds + fold + 1} of {internal.repeats * internal.folds}"
+            )
             fitted = fit_recipe(recipe, development.subset(split.train), fold_rngs[fold], workers, progress, limits)
             parts.append(_predictions(fitted, development.subset(split.test), repeat, fold, seen=split))
             selected.append(fitted.schema.names)

@@ -65,7 +65,9 @@ def explain(fitted: FittedRecipe, development: Cohort, held_out: Cohort, rng: np
     explained = held_out.features[names]
     explained = explained.fillna(development.features[names].median())
     probe = shap.PermutationExplainer(
-        lambda rows: fitted.pipeline.predict_proba(rows)[:, 1], shap.maskers.Independent(background, max_samples=len(background)), seed=seed
+        lambda rows: fitted.pipeline.predict_proba(rows)[:, 1],
+        shap.maskers.Independent(background, max_samples=len(background)),
+        seed=seed,
     )
     calls_per_permutation = (2 * len(names) + 1) * len(background) * len(explained)
     permutations = int(np.clip(MODEL_CALLS // calls_per_permutation, 1, 10))

@@ -51,7 +51,7 @@ class Range:
 
     def complexity(self, value: Value) -> float:
         """0 at the simpler end, 1 at the other."""
-        low, high, at = (np.log([self.low, self.high, float(value)]) if self.log else (self.low, self.high, float(value)))
+        low, high, at = np.log([self.low, self.high, float(value)]) if self.log else (self.low, self.high, float(value))
         share = (at - low) / (high - low) if high > low else 0.0
         return float(share if self.simpler == "low" else 1 - share)
 
@@ -215,7 +215,9 @@ class Candidate:
     parameters: tuple[tuple[str, Value], ...] = ()
 
     @classmethod
-    def of(cls, scaler: str, scaler_parameters: Mapping[str, Value], classifier: str, parameters: Mapping[str, Value]) -> Candidate:
+    def of(
+        cls, scaler: str, scaler_parameters: Mapping[str, Value], classifier: str, parameters: Mapping[str, Value]
+    ) -> Candidate:
         """Candidate from the options' names and their parameters."""
         named = {f"scaler.{name}": value for name, value in scaler_parameters.items()}
         named |= {f"classifier.{name}": value for name, value in parameters.items()}

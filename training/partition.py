@@ -132,8 +132,8 @@ def refuse_too_few_patients(cohort: Cohort, held_out: float, outer_folds: int | 
     if development < (outer_folds or 0) or learning < inner_folds:
         inside = f", and {learning} inside an internal resample" if outer_folds else ""
         raise InputError(
-            f"The smaller class has {fewest} patients: {development} remain after {held_out:.0%} are held out{inside}, fewer than "
-            f"the folds asked for ({inner_folds} in recipe.search.folds"
+            f"The smaller class has {fewest} patients: {development} remain after {held_out:.0%} are held out{inside}, "
+            f"fewer than the folds asked for ({inner_folds} in recipe.search.folds"
             + (f", {outer_folds} in evaluation.internal.folds" if outer_folds else "")
             + "). Use fewer folds, or collect more patients."
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from features.audit import Audit, audit
-from features.cohort import Cohort
+from features.cohort import Cohort, load_cohort, load_sequences
 from training.config import Study
 from training.evaluation import Evaluation, validate, validate_internally
 from training.explanation import Explanation, explain
@@ -114,6 +114,11 @@ def refuse_hopeless(study: Study, cohort: Cohort) -> None:
         It is.
     """
     internal = study.evaluation.internal
-    refuse_too_few_patients(
-        cohort, study.partition.held_out, internal.folds if internal else None, study.recipe.search.folds
-    )
+    refuse_too_few_patients(cohort, study.partition.held_out, internal.folds if internal else None, study.recipe.search.folds)
+
+
+def load_cohorts(study: Study) -> dict[str, Cohort]:
+    """The study's cohorts by sequence; one without a name where it has no sequences."""
+    if study.cohort.sequences:
+        return load_sequences(study.cohort, study.folder)
+    return {"": load_cohort(study.cohort, study.folder)}

@@ -352,7 +352,7 @@ def _import_evolver() -> type:
             from tpot.evolvers import BaseEvolver
     finally:
         update_checker.update_check = ask
-    return BaseEvolver  # type: ignore[no-any-return]
+    return BaseEvolver
 
 
 def _tpot_space(limits: Limits) -> Any:
@@ -437,5 +437,3 @@ def _suggested(trial: optuna.Trial, name: str, parameter: Parameter) -> Value:
     if parameter.whole:
         return trial.suggest_int(name, int(parameter.low), int(parameter.high), log=parameter.log)
     return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
-
-

@@ -274,9 +274,7 @@ def select(
     training = TrainingMatrix(np.ascontiguousarray(X.to_numpy(dtype=float)), np.asarray(y))
     scores = _scores(settings.methods, training, rng, threads)
     alphabetical = np.argsort(np.argsort(X.columns.to_numpy(dtype=str), kind="stable"))
-    votes = pd.DataFrame(
-        {kind: _votes_for(score, alphabetical, settings.top) for kind, score in scores.items()}, index=X.columns
-    )
+    votes = pd.DataFrame({kind: _votes_for(score, alphabetical, settings.top) for kind, score in scores.items()}, index=X.columns)
     counts = votes.sum(axis=1)
     used = min(settings.votes, int(counts.max()))
     if used == 0:
@@ -284,9 +282,7 @@ def select(
     return SelectionResult(votes, tuple(X.columns[counts >= used]), settings.votes, used)
 
 
-def _scores(
-    methods: tuple[Any, ...], training: TrainingMatrix, rng: np.random.Generator, threads: int
-) -> dict[str, np.ndarray]:
+def _scores(methods: tuple[Any, ...], training: TrainingMatrix, rng: np.random.Generator, threads: int) -> dict[str, np.ndarray]:
     generators = rng.spawn(len(methods))
     return {method.kind: method.rank(training, own, threads) for method, own in zip(methods, generators, strict=True)}
 

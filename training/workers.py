@@ -59,7 +59,8 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._limits.restore_original_limits()
         if self._pool is not None:
-            self._pool.close() if kind is None else self._pool.stop()
+            end: Callable[[], None] = self._pool.close if kind is None else self._pool.stop
+            end()
             self._pool.join()
 
     def map(

@@ -1,0 +1,108 @@
+"""The commands that need training: each reads its arguments and calls one function."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from features.store import tracking_uri
+
+STUDY = click.argument("study", type=click.Path(path_type=Path, dir_okay=False))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; everything else goes to stderr.")
+URI = click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKING_URI, else sqlite under ./mlruns.")
+
+
+@click.command()
+@STUDY
+@JSON
+def check(study: Path, as_json: bool) -> None:
+    """Read STUDY and its data, and report what is there and what looks wrong. Trains nothing, writes nothing.
+
+    Reported: samples, events, patients, missing values, constant and duplicate columns, columns that look like an
+    identifier or like the outcome (AUC above 0.99), and rows that are copies of another patient's.
+    """
+    from features.audit import audit
+    from training.config import load_study
+    from training.run import load_cohorts, refuse_hopeless
+    from training.terminal import print_audit, stderr_console
+
+    loaded = load_study(study)
+    cohorts = load_cohorts(loaded)
+    found = {name: audit(cohort) for name, cohort in cohorts.items()}
+    console = stderr_console()
+    for name, one in found.items():
+        print_audit(console, name or loaded.name, one)
+    if as_json:
+        described = {name: {**one.model_dump(mode="json"), "warnings": list(one.warnings)} for name, one in found.items()}
+        body = {"sequences": described} if loaded.cohort.sequences else described[""]
+        _print_json({"study": loaded.name, "fingerprint": loaded.fingerprint, **body})
+    for cohort in cohorts.values():
+        refuse_hopeless(loaded, cohort)
+    console.print(f"The study can be trained: hypoxia train {study}")
+
+
+@click.command()
+@STUDY
+@URI
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; overrides compute.workers and changes no result.")
+@JSON
+def train(study: Path, tracking_uri: str | None, workers: int | None, as_json: bool) -> None:
+    """Make a model from STUDY, judge it, record the run in MLflow and register the model.
+
+    \b
+    What happens: held-out patients are set aside; the whole recipe (impute, select, search, refit) is repeated in every
+    internal resample; it is run once more on all development patients; the held-out patients are opened once.
+    """
+    from training.config import load_study
+    from training.train import train_study
+
+    _print_json_if(as_json, train_study(load_study(study), _store_address(tracking_uri), workers))
+
+
+@click.command()
+@URI
+@JSON
+def runs(tracking_uri: str | None, as_json: bool) -> None:
+    """List the recorded runs, the newest first, with their held-out ROC AUC."""
+    from training.registry import list_runs, print_runs
+    from training.tracking import open_store
+
+    found = list_runs(open_store(_store_address(tracking_uri)))
+    _print_json({"runs": found}) if as_json else print_runs(found)
+
+
+@click.command()
+@URI
+@JSON
+def models(tracking_uri: str | None, as_json: bool) -> None:
+    """List the registered models and their versions, with aliases and held-out estimates."""
+    from training.registry import list_models, print_models
+    from training.tracking import open_store
+
+    found = list_models(open_store(_store_address(tracking_uri)))
+    _print_json({"models": found}) if as_json else print_models(found)
+
+
+@click.command()
+@JSON
+def schema(as_json: bool) -> None:
+    """Print the JSON schema of a study file (an editor that knows it completes keys and marks mistakes)."""
+    from training.config import Study
+
+    _print_json(Study.model_json_schema())
+
+
+def _store_address(given: str | None) -> str:
+    return tracking_uri(given)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    click.echo(json.dumps(content, indent=1))
+
+
+def _print_json_if(wanted: bool, content: dict[str, Any]) -> None:
+    if wanted:
+        _print_json(content)

@@ -1,0 +1,152 @@
+"""How a run looks on a terminal: progress on stderr, and the table at its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from features.audit import Audit
+from features.bundle import RESEARCH_USE_ONLY
+from training.report import estimate_rows, warnings_of
+
+if TYPE_CHECKING:
+    from training.run import StudyResult
+    from training.tracking import Recorded
+
+SHOWN_NAMES = 30
+
+
+def stderr_console() -> Console:
+    """Console on stderr, so that stdout is left to machines."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+class TerminalProgress:
+    """Progress of a study: a line per stage and, on a terminal, a bar with what the search has found and the time left.
+
+    Parameters
+    ----------
+    console : Console
+    searches : int
+        How many searches the study will make, so that the time left is that of the whole.
+    """
+
+    def __init__(self, console: Console, searches: int) -> None:
+        self._console, self._searches = console, searches
+        self._start, self._finished, self._done, self._budget = time.monotonic(), 0, 0, 0
+        self._generation = 0
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, transient=True)
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> TerminalProgress:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def stage(self, words: str) -> None:
+        """A line with the time since the start."""
+        if self._done:
+            self._finished, self._done = self._finished + 1, 0
+        self._generation = 0
+        self._console.print(f"[dim]{time.monotonic() - self._start:6.0f} s[/dim]  {words}")
+
+    def searching(self, done: int, budget: int, generation: int, generations: int, best: float | None) -> None:
+        """Move the bar; without a terminal, a line per generation."""
+        self._done, self._budget = done, budget
+        score = "" if best is None else f", best inner AUC {best:.3f}"
+        words = f"generation {max(generation, 1)} of {generations}, {done} of {budget} candidates{score}, {self._left()}"
+        total = self._searches * budget
+        self._bar.update(self._task, description=words, total=total, completed=self._finished * budget + done)
+        if not self._console.is_terminal and generation != self._generation and generation > 0:
+            self._generation = generation
+            self._console.print(f"{'':10}{words}")
+
+    def _left(self) -> str:
+        done = self._finished * self._budget + self._done
+        if done < self._budget / 4:
+            return "time left not known yet"
+        remaining = self._searches * self._budget - done
+        seconds = (time.monotonic() - self._start) / max(done, 1) * max(remaining, 0)
+        return f"about {seconds / 60:.0f} min left" if seconds >= 100 else f"about {seconds:.0f} s left"
+
+
+def print_result(console: Console, result: StudyResult, recorded: Recorded, uri: str) -> None:
+    """Estimates, features, pipeline, where the run is, and what to type next."""
+    level = f"{result.study.evaluation.level:.0%} interval"
+    table = Table(title=f"{recorded.model}: performance on patients that the model had not seen", title_justify="left")
+    table.add_column("measure")
+    table.add_column(f"held out, n={len(result.split.test)} ({level})", justify="right")
+    if result.internal:
+        table.add_column(f"internal, n={len(result.split.train)} ({level})", justify="right")
+    for name, held_out, internal in estimate_rows(result.held_out, result.internal):
+        table.add_row(name, held_out, *([internal] if result.internal else []))
+    console.print()
+    console.print(table)
+    if result.held_out.p_value is not None:
+        console.print(f"Mann-Whitney p on held-out patients: {result.held_out.p_value:.2g} ({result.held_out.alternative})")
+    fitted = result.fitted
+    if result.internal and result.internal.stability is not None:
+        console.print(f"Stability of the selected features over resamples (1 same, 0 chance): {result.internal.stability:.2f}")
+    names = list(fitted.schema.names)
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    votes = f"{fitted.selection.votes_used} of {fitted.selection.votes.shape[1]} votes or more"
+    console.print(f"[bold]Features[/bold] ({len(names)}, {votes}): {', '.join(names[:SHOWN_NAMES])}{more}", markup=True)
+    console.print(
+        f"[bold]Pipeline[/bold]: median imputation, {fitted.search.winner.candidate.words}; threshold {fitted.threshold:.3f}"
+    )
+    for warning in warnings_of(result):
+        console.print(f"[yellow]Warning:[/yellow] {warning}")
+    print_recorded(console, recorded, uri)
+    console.print(f"[bold]{RESEARCH_USE_ONLY}[/bold]")
+
+
+def print_recorded(console: Console, recorded: Recorded, uri: str) -> None:
+    """Where the run is, and the next commands."""
+    console.print(f"[bold]Run[/bold] {recorded.run_id} in {uri}; registered as {recorded.model} version {recorded.version}")
+    console.print(f"Look at it:  mlflow ui --backend-store-uri {uri}")
+    console.print(f"Next:        hypoxia serve --model {recorded.model}")
+
+
+def print_sequences(console: Console, results: dict[str, tuple[StudyResult, Recorded]]) -> None:
+    """One row per sequence, in the style of a published table."""
+    table = Table(title="All sequences, held-out patients", title_justify="left")
+    for heading in ("sequence", "n train / test", "ROC AUC", "p", "accuracy", "sensitivity", "specificity", "NPV", "PPV", "F1"):
+        table.add_column(heading, justify="left" if heading == "sequence" else "right")
+    for name, (result, _) in results.items():
+        estimates = result.held_out.estimates
+        p = "" if result.held_out.p_value is None else f"{result.held_out.p_value:.2g}"
+        shown = ["" if estimates[key].value is None else f"{estimates[key].value:.2f}" for key in _TABLE_2]
+        table.add_row(name, f"{len(result.split.train)} / {len(result.split.test)}", str(estimates["roc_auc"]), p, *shown)
+    console.print()
+    console.print(table)
+
+
+_TABLE_2 = ("accuracy", "sensitivity", "specificity", "npv", "ppv", "f1")
+
+
+def print_audit(console: Console, name: str, found: Audit) -> None:
+    """What a table holds and what looks wrong."""
+    console.print(
+        f"[bold]{name}[/bold]: {found.samples} samples of {found.patients} patients (at most "
+        f"{found.most_samples_per_patient} each), {found.events} events, {found.features} features, "
+        f"{found.missing_values} missing values in {len(found.columns_with_missing_values)} columns"
+    )
+    _print_names(console, "constant columns", found.constant_columns)
+    _print_names(console, "duplicate columns", tuple(f"{one} = {other}" for one, other in found.duplicate_columns.items()))
+    for warning in found.warnings:
+        console.print(f"[yellow]Warning:[/yellow] {warning}")
+
+
+def _print_names(console: Console, words: str, names: tuple[str, ...]) -> None:
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        console.print(f"  {len(names)} {words}: {', '.join(names[:5])}{more}", markup=False)

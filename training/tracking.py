@@ -1,0 +1,378 @@
+"""Everything that is written to MLflow, and nothing else.
+
+The science runs without this module; it takes finished results and writes them as readable files.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import distributions, version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import yaml
+from filelock import FileLock
+
+from features.bundle import Estimate, ModelBundle, ModelCard, save_bundle
+from features.errors import InputError
+from features.store import switch_telemetry_off
+from training.config import Study
+from training.report import figures, summary_text, warnings_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from training.run import StudyResult
+
+TAG = "hypoxia."
+GOLDEN_ROWS = 5
+REPORTED_VERSIONS = ("numpy", "scipy", "scikit-learn", "pandas", "skops", "tpot", "optuna", "shap", "lightgbm")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open MLflow store.
+
+    Attributes
+    ----------
+    client : MlflowClient
+    uri : str
+    folder : Path or None
+        Where the database and the artifacts lie, for a store in a local file.
+    """
+
+    client: MlflowClient
+    uri: str
+    folder: Path | None
+
+    def lock(self) -> Any:
+        """Held while a local store is created or a version is registered; a server keeps order itself."""
+        return FileLock(self.folder / ".lock") if self.folder else nullcontext()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Where a result went.
+
+    Attributes
+    ----------
+    run_id, model, version : str
+    """
+
+    run_id: str
+    model: str
+    version: str
+
+
+def open_store(uri: str) -> Store:
+    """Connect to a store, create it if it is a local file that is not there, and mark runs whose process died.
+
+    Raises
+    ------
+    InputError
+        The address is not one that MLflow can use.
+    """
+    switch_telemetry_off()
+    import logging
+
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    for name in ("alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    folder = Path(uri.removeprefix("sqlite:///")).resolve().parent if uri.startswith("sqlite:///") else None
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise InputError(f"The folder {folder} cannot be made ({cause.strerror}); choose another --tracking-uri.") from cause
+    elif not uri.startswith(("http://", "https://", "postgresql", "mysql")):
+        raise InputError(
+            f"{uri!r} is no address of an MLflow store; use sqlite:///FILE, postgresql://... or http(s)://HOST:PORT."
+        )
+    try:
+        store = Store(MlflowClient(uri, registry_uri=uri), uri, folder)
+        with store.lock():
+            store.client.search_experiments(max_results=1)
+    except MlflowException as cause:
+        raise InputError(
+            f"The MLflow store at {_without_password(uri)} does not answer ({cause.error_code}); is it running?"
+        ) from cause
+    _mark_dead_runs(store)
+    return store
+
+
+@contextmanager
+def started_run(store: Store, study: Study, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
+    """A run that is RUNNING inside the block and FINISHED, FAILED or KILLED after it.
+
+    Yields
+    ------
+    str
+        The run's id.
+    """
+    process = psutil.Process()
+    about = {
+        **{TAG + name: value for name, value in tags.items()},
+        TAG + "fingerprint": study.fingerprint,
+        TAG + "host": socket.gethostname(),
+        TAG + "pid": str(process.pid),
+        TAG + "process_started": f"{process.create_time():.2f}",
+        TAG + "version": version("hypoxia-biomarkers"),
+        TAG + "python": platform.python_version(),
+        **({"mlflow.parentRunId": parent} if parent else {}),
+    }
+    name = study.name if "sequence" not in tags else f"{study.name}-{tags['sequence']}"
+    run_id = store.client.create_run(_experiment(store, study.name), tags=about, run_name=name).info.run_id
+    previous = signal.signal(signal.SIGTERM, _end_by_exception)
+    status = "FAILED"
+    try:
+        yield run_id
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        store.client.set_terminated(run_id, status)
+
+
+def record(store: Store, run_id: str, result: StudyResult, model: str, sequence: str | None = None) -> Recorded:
+    """Write a finished result into its run and register the model."""
+    from mlflow.entities import Metric, Param
+
+    now = int(time.time() * 1000)
+    metrics = [Metric(name, value, now, 0) for name, value in _metrics(result).items()]
+    parameters = [Param(name, value[:500]) for name, value in _parameters(result).items()]
+    store.client.log_batch(run_id, metrics=metrics, params=parameters)
+    store.client.set_tag(run_id, TAG + "repeatable", str(result.repeatable).lower())
+    bundle = ModelBundle(result.fitted.pipeline, result.fitted.schema, model_card(result, model, sequence))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _write_tables(result, folder)
+        _write_figures(result, folder / "figures")
+        (folder / "summary.md").write_text(summary_text(result, model), encoding="utf-8")
+        development = result.cohort.features.loc[result.split.train, list(result.fitted.schema.names)]
+        save_bundle(bundle, folder / "bundle", golden_rows(development, result.study.rng("golden rows")))
+        store.client.log_artifacts(run_id, str(folder))
+    return Recorded(run_id, model, register(store, model, run_id, bundle.card))
+
+
+def register(store: Store, model: str, run_id: str, card: ModelCard) -> str:
+    """Make the run's bundle a new version of a registered model; returns the version."""
+    from mlflow.exceptions import MlflowException
+
+    source = f"{store.client.get_run(run_id).info.artifact_uri}/bundle"
+    tags = {
+        "fingerprint": card.fingerprint,
+        "data_hash": card.data_hash,
+        "study": card.study,
+        "threshold": f"{card.threshold:.6g}",
+        **{f"held_out_{name}": str(card.held_out[name]) for name in ("roc_auc", "brier")},
+    }
+    with store.lock():
+        try:
+            store.client.create_registered_model(model)
+        except MlflowException as exists:
+            if exists.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        made = store.client.create_model_version(model, source, run_id, tags=tags, description=card.pipeline)
+    return str(made.version)
+
+
+def model_card(result: StudyResult, model: str, sequence: str | None) -> ModelCard:
+    """The card of a result: what ships with the model."""
+    fitted, cohort, endpoint = result.fitted, result.cohort, result.study.cohort.endpoint
+    fixed = result.study.recipe.threshold != "youden"
+    return ModelCard(
+        name=model,
+        study=result.study.name,
+        sequence=sequence,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        endpoint=json.dumps(endpoint.model_dump(mode="json")),
+        samples=len(cohort.samples),
+        events=int(cohort.y.sum()),
+        patients=cohort.patients.nunique(),
+        held_out_patients=cohort.patients.loc[result.split.test].nunique(),
+        threshold=fitted.threshold,
+        threshold_origin="fixed in the study" if fixed else "highest Youden index on development out-of-fold predictions",
+        pipeline=fitted.search.winner.candidate.words,
+        held_out=result.held_out.estimates,
+        internal=result.internal.estimates if result.internal else None,
+        fingerprint=result.study.fingerprint,
+        data_hash=cohort.data_hash,
+        repeatable=result.repeatable,
+        warnings=warnings_of(result),
+        versions={"python": platform.python_version(), **{name: version(name) for name in REPORTED_VERSIONS}},
+    )
+
+
+def golden_rows(features: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+    """Rows within the training range that are no patient's: quantiles of each feature, shuffled independently.
+
+    Parameters
+    ----------
+    features : DataFrame of shape (n_samples, n_features)
+
+    Returns
+    -------
+    ndarray of shape (5, n_features)
+    """
+    quantiles = features.quantile(np.linspace(0.1, 0.9, GOLDEN_ROWS)).to_numpy()
+    return rng.permuted(quantiles, axis=0)
+
+
+def _metrics(result: StudyResult) -> dict[str, float]:
+    logged: dict[str, float] = {}
+    for where, evaluation in (("held_out", result.held_out), ("internal", result.internal)):
+        if evaluation is None:
+            continue
+        for name, estimate in evaluation.estimates.items():
+            logged |= _three(f"{where}_{name}", estimate)
+        if evaluation.p_value is not None:
+            logged[f"{where}_mann_whitney_p"] = evaluation.p_value
+    if result.internal and result.internal.stability is not None:
+        logged["selection_stability"] = result.internal.stability
+    search = result.fitted.search
+    return logged | {
+        "threshold": result.fitted.threshold,
+        "selected_features": len(result.fitted.schema.names),
+        "candidates_tried": len(search.trials),
+        "candidates_failed": len(search.failures),
+        "inner_score_of_winner_not_a_performance": search.winner.mean,
+        "seconds": result.seconds,
+    }
+
+
+def _three(name: str, estimate: Estimate) -> dict[str, float]:
+    three = {name: estimate.value, f"{name}_lower": estimate.lower, f"{name}_upper": estimate.upper}
+    return {key: value for key, value in three.items() if value is not None}
+
+
+def _parameters(result: StudyResult) -> dict[str, str]:
+    study, cohort = result.study, result.cohort
+    return {
+        "samples": str(len(cohort.samples)),
+        "events": str(int(cohort.y.sum())),
+        "patients": str(cohort.patients.nunique()),
+        "features": str(cohort.features.shape[1]),
+        "seed": str(study.seed),
+        "search": study.recipe.search.kind,
+        "selection": f"{study.recipe.selection.votes} of {len(study.recipe.selection.methods)}, top {study.recipe.selection.top}",
+        "votes_used": str(result.fitted.selection.votes_used),
+        "pipeline": result.fitted.search.winner.candidate.words,
+    }
+
+
+def _write_tables(result: StudyResult, folder: Path) -> None:
+    fitted = result.fitted
+    _write_json(folder / "splits.json", result.split.as_json())
+    _write_json(folder / "audit.json", result.audit.model_dump(mode="json"))
+    _write_json(folder / "estimates.json", estimates_json(result))
+    _write_json(folder / "schema.json", fitted.schema.model_dump(mode="json"))
+    (folder / "study.yaml").write_text(yaml.safe_dump(result.study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    (folder / "environment.txt").write_text(_environment(), encoding="utf-8")
+    selection = fitted.selection.votes.astype(int).assign(votes=fitted.selection.votes.sum(axis=1))
+    selection["selected"] = selection.index.isin(fitted.selection.selected)
+    selection.sort_values("votes", ascending=False, kind="stable").rename_axis("feature").to_csv(folder / "selection.csv")
+    fitted.search.trace().to_csv(folder / "search.csv", index=False)
+    _out_of_fold(result).to_parquet(folder / "search_out_of_fold.parquet")
+    result.held_out.predictions.to_csv(folder / "predictions.csv", index=False)
+    if result.internal:
+        result.internal.predictions.to_csv(folder / "predictions_internal.csv", index=False)
+        _write_json(folder / "selected_per_resample.json", [list(names) for names in result.internal.selected])
+    result.explanation.values.rename_axis("sample").to_csv(folder / "shap_values.csv")
+    result.explanation.importance().rename_axis("feature").to_csv(folder / "shap_importance.csv")
+
+
+def _out_of_fold(result: StudyResult) -> pd.DataFrame:
+    """Out-of-fold probability of every development sample (rows) by every candidate (columns, as numbered in search.csv)."""
+    scored = {str(number): trial.out_of_fold for number, trial in enumerate(result.fitted.search.trials) if not trial.failure}
+    return pd.DataFrame(scored, index=result.split.train.astype(str).rename("sample"))
+
+
+def estimates_json(result: StudyResult) -> dict[str, Any]:
+    """Estimates of a result as they are printed for machines."""
+    return {
+        "held_out": {name: estimate.model_dump() for name, estimate in result.held_out.estimates.items()},
+        "internal": {name: one.model_dump() for name, one in result.internal.estimates.items()} if result.internal else None,
+        "held_out_mann_whitney_p": result.held_out.p_value,
+        "alternative": result.held_out.alternative,
+        "selection_stability": result.internal.stability if result.internal else None,
+        "bootstrap_resamples_redrawn": result.held_out.redrawn,
+    }
+
+
+def _write_figures(result: StudyResult, folder: Path) -> None:
+    folder.mkdir()
+    for name, draw in figures(result).items():
+        draw().savefig(folder / f"{name}.png", dpi=130)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _environment() -> str:
+    installed = sorted({f"{one.metadata['Name']}=={one.version}" for one in distributions()}, key=str.lower)
+    return (
+        "\n".join([f"python=={platform.python_version()}", f"platform=={platform.system()}-{platform.machine()}", *installed])
+        + "\n"
+    )
+
+
+def _experiment(store: Store, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    with store.lock():
+        found = store.client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                store.client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+        location = (store.folder / "artifacts").as_uri() if store.folder else None
+        try:
+            return str(store.client.create_experiment(name, artifact_location=location))
+        except MlflowException as exists:
+            if exists.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            return _experiment(store, name)  # made on the server by someone else just now
+
+
+def _mark_dead_runs(store: Store) -> None:
+    """Mark as killed what a process of this machine left RUNNING when it died (SIGKILL leaves it no time to say so)."""
+    here = socket.gethostname()
+    experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
+    for run in store.client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else []:
+        if run.data.tags.get(TAG + "host") == here and not _is_alive(run):
+            store.client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _is_alive(run: Run) -> bool:
+    try:
+        process = psutil.Process(int(run.data.tags[TAG + "pid"]))
+        return abs(process.create_time() - float(run.data.tags[TAG + "process_started"])) < 2
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _end_by_exception(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _without_password(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,129 @@
+"""From a study to recorded, registered models: load, run, record, for one table or for one per sequence."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+
+from features.bundle import RESEARCH_USE_ONLY
+from features.cohort import Cohort
+from training.config import Study
+from training.report import warnings_of
+from training.run import StudyResult, held_out_of_sequences, load_cohorts, refuse_hopeless, run
+from training.terminal import TerminalProgress, print_result, print_sequences, stderr_console
+from training.tracking import Recorded, Store, estimates_json, open_store, record, started_run
+from training.workers import Workers
+
+
+def train_study(study: Study, uri: str, workers: int | None = None) -> dict[str, Any]:
+    """Run a study and record it; returns what ``hypoxia train --json`` prints.
+
+    Everything that a user can have got wrong is found before the store is opened, so that no run is left half written.
+    """
+    start, console = time.monotonic(), stderr_console()
+    cohorts = load_cohorts(study)
+    for cohort in cohorts.values():
+        refuse_hopeless(study, cohort)
+    store = open_store(uri)
+    with Workers(workers or study.compute.workers) as pool:
+        if not study.cohort.sequences:
+            result, recorded = _train_one(study, cohorts[""], store, pool, console)
+            return described(result, recorded, uri)
+        parent, results = _train_sequences(study, cohorts, store, pool, console)
+    print_sequences(console, results)
+    return {
+        "run_id": parent,
+        "study": study.name,
+        "fingerprint": study.fingerprint,
+        "tracking_uri": uri,
+        "sequences": {name: described(result, recorded, uri) for name, (result, recorded) in results.items()},
+        "seconds": round(time.monotonic() - start, 2),
+        "research_use_only": RESEARCH_USE_ONLY,
+    }
+
+
+def described(result: StudyResult, recorded: Recorded, uri: str) -> dict[str, Any]:
+    """A result as one JSON object."""
+    fitted = result.fitted
+    return {
+        "run_id": recorded.run_id,
+        "study": result.study.name,
+        "fingerprint": result.study.fingerprint,
+        "data_hash": result.cohort.data_hash,
+        "tracking_uri": uri,
+        "model": {"name": recorded.model, "version": recorded.version},
+        "samples": len(result.cohort.samples),
+        "events": int(result.cohort.y.sum()),
+        "patients": int(result.cohort.patients.nunique()),
+        **estimates_json(result),
+        "selected_features": list(fitted.schema.names),
+        "votes_used": fitted.selection.votes_used,
+        "pipeline": fitted.search.winner.candidate.words,
+        "threshold": fitted.threshold,
+        "candidates": {"tried": len(fitted.search.trials), "failed": len(fitted.search.failures)},
+        "repeatable": result.repeatable,
+        "warnings": list(warnings_of(result)),
+        "seconds": round(result.seconds, 2),
+        "research_use_only": RESEARCH_USE_ONLY,
+    }
+
+
+def _train_one(
+    study: Study,
+    cohort: Cohort,
+    store: Store,
+    pool: Workers,
+    console: Console,
+    *,
+    sequence: str | None = None,
+    held_out: pd.Index | None = None,
+    parent: str | None = None,
+) -> tuple[StudyResult, Recorded]:
+    model = f"{study.model}-{sequence}" if sequence else study.model
+    tags = {"data_hash": cohort.data_hash, **({"sequence": sequence} if sequence else {})}
+    internal = study.evaluation.internal
+    searches = 1 + (internal.folds * internal.repeats if internal else 0)
+    with started_run(store, study, tags, parent) as run_id, TerminalProgress(console, searches) as progress:
+        result = run(study, cohort, pool, progress, held_out)
+        progress.stage("recording the run")
+        recorded = record(store, run_id, result, model, sequence)
+    print_result(console, result, recorded, store.uri)
+    return result, recorded
+
+
+def _train_sequences(
+    study: Study, cohorts: dict[str, Cohort], store: Store, pool: Workers, console: Console
+) -> tuple[str, dict[str, tuple[StudyResult, Recorded]]]:
+    held_out = held_out_of_sequences(study, cohorts)
+    results = {}
+    with ExitStack() as stack:
+        parent = stack.enter_context(started_run(store, study, {"sequences": ", ".join(cohorts)}))
+        for name, cohort in cohorts.items():
+            console.print(f"\n[bold]Sequence {name}[/bold]")
+            results[name] = _train_one(study, cohort, store, pool, console, sequence=name, held_out=held_out, parent=parent)
+        _record_table(store, parent, results)
+    return parent, results
+
+
+def _record_table(store: Store, parent: str, results: dict[str, tuple[StudyResult, Recorded]]) -> None:
+    """All sequences as one table in the parent run."""
+    rows = {
+        name: {
+            "train": len(result.split.train),
+            "test": len(result.split.test),
+            **{metric: estimate.value for metric, estimate in result.held_out.estimates.items()},
+            "roc_auc_lower": result.held_out.estimates["roc_auc"].lower,
+            "roc_auc_upper": result.held_out.estimates["roc_auc"].upper,
+            "p_value": result.held_out.p_value,
+        }
+        for name, (result, _) in results.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("sequence")
+    store.client.log_text(parent, table.to_csv(), "sequences.csv")
+    for name, row in rows.items():
+        if row["roc_auc"] is not None:
+            store.client.log_metric(parent, f"held_out_roc_auc_{name}", row["roc_auc"])
