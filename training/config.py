@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,46 +108,103 @@ def load_study(path: Path) -> Study:
         the dotted path of the key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _StrictLoader(path.read_text(encoding="utf-8")).get_single_data()
     except FileNotFoundError as cause:
         raise InputError(f"{path} does not exist; give the path of a study file, for example configs/demo.yaml.") from cause
     except (OSError, UnicodeDecodeError) as cause:
         raise InputError(f"{path} cannot be read ({type(cause).__name__}); give the path of a study file.") from cause
-    except yaml.YAMLError as cause:
+    except (yaml.YAMLError, ValueError) as cause:  # a date such as 2020-13-01 is a ValueError
         where = getattr(cause, "problem_mark", None)
         at = f" at line {where.line + 1}" if where else ""
-        raise InputError(f"{path} is not valid YAML{at}; compare it with configs/demo.yaml.") from cause
+        problem = getattr(cause, "problem", None) or str(cause).splitlines()[0]
+        raise InputError(f"{path} is not valid YAML{at} ({problem}); compare it with configs/demo.yaml.") from cause
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds no study; it should begin with keys such as name, cohort and model.")
     try:
         study = Study.model_validate(content)
     except ValidationError as cause:
-        raise InputError(f"{path}: {_first_fault(cause)}") from cause
+        raise InputError(f"{path}: {_first_fault(cause, content)}") from cause
     study._folder = path.resolve().parent
     return study
 
 
-def _first_fault(error: ValidationError) -> str:
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without keys that are written twice, of which the last would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(problem=f"key {key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+# What pydantic calls by the name of a Python type, in words of YAML.
+_IN_WORDS = {
+    "model_type": "a mapping, written as key: value",
+    "model_attributes_type": "a mapping, written as key: value",
+    "dict_type": "a mapping, written as key: value",
+    "tuple_type": "a list, written as [a, b]",
+    "string_type": "text, in quotes",
+}
+
+
+def _first_fault(error: ValidationError, content: Mapping[str, Any]) -> str:
     """The first fault as a sentence: misspelt keys before all else, since they explain the others."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    fault = faults[0]
-    location = [part for part in fault["loc"] if not _is_union_tag(part)]
-    where = ".".join(map(str, location))
+    fault, where = faults[0], _as_written(faults[0], content)
+    beside = _alternatives_at(fault["loc"][:-1])
     if fault["type"] == "extra_forbidden":
-        return (
-            f"unknown key {where!r}{did_you_mean(str(location[-1]), _known_keys())}; remove or correct it. See `hypoxia schema`."
-        )
+        known = sorted({key for mapping in beside for key in mapping.get("properties", {})})
+        hint = did_you_mean(str(fault["loc"][-1]), known) or f" (known there: {', '.join(known)})"
+        return f"unknown key {where!r}{hint}; remove or correct it. See `hypoxia schema`."
     if fault["type"] == "missing":
         return f"key {where!r} is missing; add it. See `hypoxia schema`."
+    if fault["type"] == "union_tag_not_found":
+        kinds = [mapping["properties"]["kind"]["const"] for mapping in _alternatives_at(fault["loc"])]
+        return f"key '{where}.kind' is missing; it says which of {', '.join(kinds)} is meant. See `hypoxia schema`."
+    if fault["type"] == "union_tag_invalid":
+        tag, kinds = fault["ctx"]["tag"], fault["ctx"]["expected_tags"].replace("'", "").split(", ")
+        return f"{where} is of unknown kind {tag!r}{did_you_mean(tag, kinds)}; known: {', '.join(kinds)}. See `hypoxia schema`."
     value = "" if isinstance(fault["input"], Mapping | list | tuple) else f" (it is {fault['input']!r})"
-    return f"{where}{value}: {fault['msg'].removeprefix('Value error, ')}. See `hypoxia schema`."
+    wanted = dict.fromkeys(_in_words(other) for other in faults if _as_written(other, content) == where)
+    return f"{where or 'a key'}{value}: {' or '.join(wanted).replace(' or should be ', ' or ')}. See `hypoxia schema`."
 
 
-def _is_union_tag(part: Any) -> bool:
-    return part in {"table", "survset", "binary", "signature", "tpot", "optuna", "float"}
+def _in_words(fault: Any) -> str:
+    if fault["type"] in _IN_WORDS:
+        return f"should be {_IN_WORDS[fault['type']]}"
+    return str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
 
 
-def _known_keys() -> list[str]:
-    schema = Study.model_json_schema()
-    groups = [schema, *schema.get("$defs", {}).values()]
-    return sorted({key for group in groups for key in group.get("properties", {})})
+def _as_written(fault: Any, content: Any) -> str:
+    """Dotted path of a fault in the file: pydantic's, without the names of the alternatives that it tried."""
+    keys = []
+    for part in fault["loc"]:
+        if (isinstance(content, Mapping) and part in content) or (isinstance(content, list) and isinstance(part, int)):
+            keys.append(part)
+            content = content[part]
+    return ".".join(map(str, [*keys, fault["loc"][-1]] if fault["type"] == "missing" else keys))
+
+
+def _alternatives_at(location: Sequence[int | str]) -> list[dict[str, Any]]:
+    """JSON schemas of what may be at a place in a study; the place as pydantic writes it, with the kinds that it tried."""
+    schema = Study.model_json_schema(mode="serialization")
+    found = [schema]
+    for part in location:
+        below = [one["items"] if isinstance(part, int) else one["properties"][part] for one in found if _has(one, part)]
+        of_kind = [one for one in found if one.get("properties", {}).get("kind", {}).get("const") == part]
+        found = [leaf for one in below for leaf in _leaves(one, schema["$defs"])] or of_kind or found
+    return found
+
+
+def _has(schema: dict[str, Any], part: int | str) -> bool:
+    return "items" in schema if isinstance(part, int) else part in schema.get("properties", {})
+
+
+def _leaves(schema: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    if "$ref" in schema:
+        return _leaves(definitions[schema["$ref"].rsplit("/", 1)[1]], definitions)
+    branches = schema.get("oneOf") or schema.get("anyOf")
+    return [leaf for branch in branches for leaf in _leaves(branch, definitions)] if branches else [schema]

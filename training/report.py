@@ -167,6 +167,7 @@ def _scores_by_class(axes: Axes, evaluation: Evaluation) -> None:
     axes.axhline(predictions["threshold"].iloc[0], linestyle="--", linewidth=0.9, color="black")
     p = "" if evaluation.p_value is None else f", Mann-Whitney p = {evaluation.p_value:.2g} ({evaluation.alternative})"
     axes.set(xticks=[0, 1], ylabel="predicted probability", title=f"Held-out patients{p}")
+    axes.title.set_fontsize(10)
     axes.set_xticklabels(["not hypoxic", "hypoxic"])
 
 

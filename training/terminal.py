@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -111,9 +113,25 @@ def print_result(console: Console, result: StudyResult, recorded: Recorded, uri:
 
 def print_recorded(console: Console, recorded: Recorded, uri: str) -> None:
     """Where the run is, and the next commands."""
-    console.print(f"[bold]Run[/bold] {recorded.run_id} in {uri}; registered as {recorded.model} version {recorded.version}")
-    console.print(f"Look at it:  mlflow ui --backend-store-uri {uri}")
-    console.print(f"Next:        hypoxia serve --model {recorded.model}")
+    console.print(
+        f"[bold]Run[/bold] {recorded.run_id} in {uri}; registered as {recorded.model} version {recorded.version}", soft_wrap=True
+    )
+    console.print(f"Look at it:  {as_typed('mlflow')} ui --backend-store-uri {uri}", soft_wrap=True)
+    console.print(f"Next:        {as_typed('hypoxia')} serve --model {recorded.model}", soft_wrap=True)
+
+
+def as_typed(command: str) -> str:
+    """A command as it can be typed here: by its name, or where it is not on the path by where it lies.
+
+    Examples
+    --------
+    >>> as_typed("python3").endswith("python3")
+    True
+    """
+    beside = Path(sys.executable).with_name(command)
+    if shutil.which(command) or not beside.exists():
+        return command
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def print_sequences(console: Console, results: dict[str, tuple[StudyResult, Recorded]]) -> None:

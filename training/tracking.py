@@ -12,7 +12,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import distributions, version
 from pathlib import Path
@@ -58,10 +58,6 @@ class Store:
     uri: str
     folder: Path | None
 
-    def lock(self) -> Any:
-        """Held while a local store is created or a version is registered; a server keeps order itself."""
-        return FileLock(self.folder / ".lock") if self.folder else nullcontext()
-
 
 @dataclass(frozen=True)
 class Recorded:
@@ -104,15 +100,22 @@ def open_store(uri: str) -> Store:
             f"{uri!r} is no address of an MLflow store; use sqlite:///FILE, postgresql://... or http(s)://HOST:PORT."
         )
     try:
-        store = Store(MlflowClient(uri, registry_uri=uri), uri, folder)
-        with store.lock():
-            store.client.search_experiments(max_results=1)
+        with store_lock(folder):  # connecting creates the tables; two that do so at once spoil the database
+            client = MlflowClient(uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+            client.search_registered_models(max_results=1)
     except MlflowException as cause:
         raise InputError(
             f"The MLflow store at {_without_password(uri)} does not answer ({cause.error_code}); is it running?"
         ) from cause
+    store = Store(client, uri, folder)
     _mark_dead_runs(store)
     return store
+
+
+def store_lock(folder: Path | None) -> AbstractContextManager[object]:
+    """Held while a local store is created or written to by several steps; a server keeps order itself."""
+    return FileLock(folder / ".lock") if folder else nullcontext()
 
 
 @contextmanager
@@ -183,7 +186,7 @@ def register(store: Store, model: str, run_id: str, card: ModelCard) -> str:
         "threshold": f"{card.threshold:.6g}",
         **{f"held_out_{name}": str(card.held_out[name]) for name in ("roc_auc", "brier")},
     }
-    with store.lock():
+    with store_lock(store.folder):
         try:
             store.client.create_registered_model(model)
         except MlflowException as exists:
@@ -337,7 +340,7 @@ def _environment() -> str:
 def _experiment(store: Store, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
-    with store.lock():
+    with store_lock(store.folder):
         found = store.client.get_experiment_by_name(name)
         if found is not None:
             if found.lifecycle_stage == "deleted":
