@@ -29,10 +29,13 @@ class Labelling:
         1 hypoxic (positive), 0 not, NaN unknown.
     used : tuple of str
         Columns that the label was made from; they can be no features.
+    notes : tuple of str
+        What a reader of the label must know.
     """
 
     labels: pd.Series
     used: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class BinaryEndpoint(Settings):
@@ -46,24 +49,20 @@ class BinaryEndpoint(Settings):
         """1 where the column has the positive value, 0 where it has the other, NaN where it has none."""
         values = _column(frame, self.column, "cohort.endpoint.column")
         present = values.dropna()
+        shown = ", ".join(repr(value) for value in sorted(map(str, present.unique()))[:5]) or "none"
         if present.nunique() > 2:
             raise InputError(
-                f"Column {self.column!r} has {present.nunique()} different values; a binary endpoint needs two. "
-                "Recode it, or leave out the rows of the other classes."
+                f"Column {self.column!r} has {present.nunique()} different values ({shown}); a binary endpoint needs two. "
+                "Recode it, or empty the cell in rows of the other classes: they are then left out."
             )
-        positive = present.map(self._is_positive)
+        positive = present.map(lambda value: _same_if_equal(value) == _same_if_equal(self.positive))
         if positive.nunique() < 2:
-            shown = ", ".join(repr(value) for value in sorted(map(str, present.unique()))) or "none"
+            quotes = " (in quotes, if it is a word such as yes or on)" if isinstance(self.positive, bool) else ""
             raise InputError(
                 f"Only one class is left in {self.column!r}: with positive: {self.positive!r} the values there ({shown}) are all "
-                "on one side. Set cohort.endpoint.positive to the value of the event, or add the missing class."
+                f"on one side. Set cohort.endpoint.positive to the value of the event{quotes}, or add the missing class."
             )
         return Labelling(positive.astype(float).reindex(frame.index), (self.column,))
-
-    def _is_positive(self, value: object) -> bool:
-        if isinstance(value, (bool, int, float, np.number, np.bool_)) and not isinstance(self.positive, str):
-            return float(value) == float(self.positive)
-        return str(value) == str(self.positive)
 
 
 class SignatureEndpoint(Settings):
@@ -76,10 +75,18 @@ class SignatureEndpoint(Settings):
     signature: str
 
     def label(self, frame: pd.DataFrame) -> Labelling:
-        """1 where the signature's score is at or above the cohort's median."""
+        """1 where the signature's score is at or above the cohort's median, NaN where there is no score."""
         signature = find_signature(self.signature)
         score = median_vote_score(signature, frame)
-        return Labelling((score >= score.median()).astype(float), signature.columns(frame.columns))
+        labels = (score >= score.median()).astype(float).where(score.notna())
+        if labels.nunique() < 2:
+            raise InputError(
+                f"The score of {signature.title} does not part the samples (at least half share its lowest value); "
+                "check the expression values."
+            )
+        found, genes = len(signature.found(frame.columns)), len(signature.genes)
+        few = (f"Only {found} of the {genes} genes of {signature.title} are in the table.",) if found < 0.8 * genes else ()
+        return Labelling(labels, signature.columns(frame.columns), few)
 
 
 Endpoint = Annotated[BinaryEndpoint | SignatureEndpoint, Field(discriminator="kind")]
@@ -111,6 +118,16 @@ class CohortSettings(Settings):
     def _sequences_are_tables(self) -> Self:
         if self.sequences and not isinstance(self.source, TableSource):
             raise ValueError("sequences need source.kind: table")
+        return self
+
+    @model_validator(mode="after")
+    def _a_column_has_one_role(self) -> Self:
+        column = self.endpoint.column if isinstance(self.endpoint, BinaryEndpoint) else None
+        if column is not None and column == self.patient:
+            raise ValueError(f"column {column!r} is named as endpoint and as patient; name one column for each")
+        for key, name in (("endpoint", column), ("patient", self.patient)):
+            if name in self.drop:
+                raise ValueError(f"column {name!r} is named under {key} and under drop; take it out of drop")
         return self
 
 
@@ -186,35 +203,39 @@ def load_cohort(settings: CohortSettings, folder: Path) -> Cohort:
     InputError
         Anything in the table or the settings that a user must mend.
     """
-    return _assemble(settings, settings.source.read(folder))
+    return _assemble(settings, settings.source.read(folder, text=_text_columns(settings)))
 
 
 def load_sequences(settings: CohortSettings, folder: Path) -> dict[str, Cohort]:
     """Read a cohort per sequence; a patient may be in some of them only."""
     return {
-        name: _assemble(settings, settings.source.read(folder, paths), where=f" of sequence {name!r}")
+        name: _assemble(settings, settings.source.read(folder, paths, _text_columns(settings)), where=f" of sequence {name!r}")
         for name, paths in (settings.sequences or {}).items()
     }
 
 
 def _assemble(settings: CohortSettings, frame: pd.DataFrame, where: str = "") -> Cohort:
-    absent = [name for name in settings.drop if name not in frame.columns]
+    dropped = [name for name in settings.drop if name != frame.index.name]  # the sample's name is no feature anyhow
+    absent = [name for name in dropped if name not in frame.columns]
     if absent:
         raise InputError(
             f"Column {absent[0]!r} (cohort.drop) is not in the table{where}{did_you_mean(absent[0], list(frame.columns))}."
         )
-    frame = frame.drop(columns=list(settings.drop))
+    frame = frame.drop(columns=dropped)
     labelling = settings.endpoint.label(frame)
     known = labelling.labels.notna()
-    notes = () if known.all() else (f"{(~known).sum()} samples{where} have no outcome and were left out.",)
+    notes = (*frame.attrs.get("notes", ()), *labelling.notes)
+    if not known.all():
+        notes += (f"{(~known).sum()} of {len(known)} samples{where} have no outcome and were left out.",)
     frame, labels = frame.loc[known], labelling.labels[known].astype(int)
     patients = _patients(settings, frame)
-    features = frame.drop(columns=[*labelling.used, *([settings.patient] if settings.patient else [])])
+    not_features = {*labelling.used, settings.patient}
+    features = frame.drop(columns=[name for name in frame.columns if name in not_features])
     return Cohort(FeatureTable(_numbers(features, where)), labels, patients, notes)
 
 
 def _patients(settings: CohortSettings, frame: pd.DataFrame) -> pd.Series:
-    if settings.patient is None:
+    if settings.patient in (None, frame.index.name):
         return pd.Series(frame.index.astype(str), index=frame.index, name="patient")
     patients = _column(frame, settings.patient, "cohort.patient")
     if patients.isna().any():
@@ -228,6 +249,7 @@ def _numbers(features: pd.DataFrame, where: str) -> pd.DataFrame:
     text = [name for name in features.columns if not pd.api.types.is_numeric_dtype(features[name])]
     if text:
         values = features[text[0]].dropna()
+        values = values[pd.to_numeric(values.astype(str), errors="coerce").isna()]
         shown = f", for example {str(values.iloc[0])[:40]!r}" if len(values) else ""
         raise InputError(
             f"Feature {text[0]!r}{where} holds text{shown}; make it a number, or name it under cohort.drop"
@@ -240,6 +262,19 @@ def _numbers(features: pd.DataFrame, where: str) -> pd.DataFrame:
             f"Feature {numbers.columns[infinite][0]!r}{where} holds an infinite value; make it a number or leave it empty."
         )
     return numbers
+
+
+def _text_columns(settings: CohortSettings) -> tuple[str, ...]:
+    """Read as written, or patient 007 of one table would be patient 7 of another, and held out in one of them only."""
+    return (settings.patient,) if settings.patient else ()
+
+
+def _same_if_equal(value: object) -> float | str:
+    """A label such that 1, 1.0, True and '1' are the same: a column of 0 and 1 is read as floats when a row has none."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _column(frame: pd.DataFrame, name: str, key: str) -> pd.Series:

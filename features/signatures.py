@@ -22,6 +22,9 @@ class Signature(Settings):
     ----------
     aliases : dict
         Symbol to the other symbols under which a table may carry the same gene.
+    ambiguous : tuple of str
+        Symbols that once meant a gene of the signature and now mean another. They are never scored, and never features
+        of a model whose outcome is the signature.
     """
 
     title: str
@@ -29,14 +32,15 @@ class Signature(Settings):
     rule: str
     genes: tuple[str, ...]
     aliases: dict[str, tuple[str, ...]] = {}
+    ambiguous: tuple[str, ...] = ()
 
     def names_of(self, gene: str) -> tuple[str, ...]:
         """The gene's symbol, then its aliases."""
         return (gene, *self.aliases.get(gene, ()))
 
     def columns(self, present: Collection[str]) -> tuple[str, ...]:
-        """Every column that carries a gene of the signature under any of its names."""
-        wanted = {name for gene in self.genes for name in self.names_of(gene)}
+        """Every column that carries, or under an older symbol may carry, a gene of the signature."""
+        wanted = {name for gene in self.genes for name in self.names_of(gene)} | set(self.ambiguous)
         return tuple(column for column in present if column in wanted)
 
     def found(self, present: Collection[str]) -> dict[str, str]:
@@ -76,6 +80,8 @@ def find_signature(name: str) -> Signature:
 def median_vote_score(signature: Signature, expression: pd.DataFrame) -> pd.Series:
     """Sum over the signature's genes of +1 at or above the cohort's median and -1 below it; higher is more hypoxic.
 
+    A value that is missing votes neither way.
+
     Parameters
     ----------
     signature : Signature
@@ -85,12 +91,12 @@ def median_vote_score(signature: Signature, expression: pd.DataFrame) -> pd.Seri
     Returns
     -------
     Series of shape (n_samples,)
-        Between minus and plus the number of genes found.
+        Between minus and plus the number of genes found; NaN for a sample with values of fewer than half of the genes.
 
     Raises
     ------
     InputError
-        Fewer than half of the signature's genes are there.
+        Fewer than half of the signature's genes are there, or one of them holds text.
 
     References
     ----------
@@ -109,5 +115,9 @@ def median_vote_score(signature: Signature, expression: pd.DataFrame) -> pd.Seri
             "are needed. Check that columns are named by HGNC gene symbols."
         )
     genes = expression.loc[:, columns]
-    votes = np.where(genes >= genes.median(), 1.0, -1.0)
-    return pd.Series(votes.sum(axis=1), index=expression.index, name="score")
+    text = [name for name in columns if not pd.api.types.is_numeric_dtype(genes[name])]
+    if text:
+        raise InputError(f"Gene {text[0]!r} holds text; make it a number, or leave the cell empty.")
+    votes = np.where(genes >= genes.median(), 1.0, -1.0) * genes.notna()
+    enough = genes.notna().sum(axis=1) >= len(signature.genes) / 2
+    return votes.sum(axis=1).where(enough).rename("score")

@@ -5,10 +5,12 @@ To add one: a class with ``kind`` and ``read(folder)``, and its name in ``Source
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import pickle
 import zlib
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,22 +42,31 @@ class TableSource(Settings):
     path: Paths | None = None
     sample: str
 
-    def read(self, folder: Path, more: Paths = ()) -> pd.DataFrame:
-        """All columns of the samples that are in every file, indexed by sample, in the order of the first file."""
+    def read(self, folder: Path, more: Paths = (), text: tuple[str, ...] = ()) -> pd.DataFrame:
+        """All columns of the samples that are in every file, indexed by sample, in the order of the first file.
+
+        Parameters
+        ----------
+        more : path(s)
+            Read before the source's own.
+        text : tuple of str
+            Columns kept as written, as the sample's name is.
+        """
         paths = [*_as_tuple(more), *_as_tuple(self.path or ())]
         if not paths:
             raise InputError("cohort.source.path is missing; name the table to read, or name tables under cohort.sequences.")
-        frame = self._indexed(folder / paths[0])
+        frame = self._indexed(folder / paths[0], text)
         for path in paths[1:]:
-            frame = self._joined(frame, self._indexed(folder / path), path)
+            frame = self._joined(frame, self._indexed(folder / path, text), path)
         return frame
 
-    def _indexed(self, path: Path) -> pd.DataFrame:
-        frame = read_table(path, text_columns=(self.sample,))
+    def _indexed(self, path: Path, text: tuple[str, ...]) -> pd.DataFrame:
+        frame = read_table(path, text_columns=(self.sample, *text))
         if self.sample not in frame.columns:
+            alone = "" if frame.shape[1] > 1 else " (it has one column; values are parted by commas in .csv and by tabs in .tsv)"
             raise InputError(
                 f"Column {self.sample!r} (cohort.source.sample) is not in {path.name}"
-                f"{did_you_mean(self.sample, list(frame.columns))}; name the column that identifies a row."
+                f"{did_you_mean(self.sample, list(frame.columns))}{alone}; name the column that identifies a row."
             )
         if frame[self.sample].isna().any():
             raise InputError(f"{path.name} has a row without a value in the sample column {self.sample!r}; name every row.")
@@ -75,6 +86,9 @@ class TableSource(Settings):
         joined = left.join(right, how="inner")
         if joined.empty:
             raise InputError(f"No sample of the earlier tables is in {path}; check that both name samples in the same way.")
+        if len(joined) < len(left):
+            lost = f"{len(left) - len(joined)} of {len(left)} samples are not in {Path(path).name} and were left out."
+            joined.attrs["notes"] = (*left.attrs.get("notes", ()), lost)
         return joined
 
 
@@ -91,7 +105,7 @@ class SurvSetSource(Settings):
     dataset: str
     prefix: str = ""
 
-    def read(self, folder: Path, more: Paths = ()) -> pd.DataFrame:
+    def read(self, folder: Path, more: Paths = (), text: tuple[str, ...] = ()) -> pd.DataFrame:
         """All columns with the prefix, indexed by SurvSet's patient identifier."""
         if self.dataset not in SURVSET_DIGESTS:
             raise InputError(
@@ -129,34 +143,41 @@ def read_table(path: Path, text_columns: tuple[str, ...] = ()) -> pd.DataFrame:
     InputError
         The file is absent, empty, of another kind, unreadable, or names a column twice.
     """
-    kind = next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "").lower()
+    kind = next((suffix for suffix in reversed(path.suffixes) if suffix.lower() != ".gz"), "").lower()
     if kind not in {".csv", ".tsv", ".txt", ".parquet"}:
         raise InputError(f"{path} is not a table that can be read; use .csv, .tsv or .parquet, optionally with .gz.")
     if not path.is_file():
-        raise InputError(f"{path} does not exist; paths in a study are relative to the study file.")
+        raise InputError(f"{path} does not exist; check the path (in a study it is relative to the study file).")
     try:
         frame = _read_parquet(path, text_columns) if kind == ".parquet" else _read_text(path, kind, text_columns)
     except (OSError, ValueError, EOFError, zlib.error) as cause:
-        raise InputError(
-            f"{path} cannot be read as {kind[1:]} ({type(cause).__name__}); check that the file is whole."
-        ) from cause
+        way_out = "save it as UTF-8" if isinstance(cause, UnicodeDecodeError) else "check that the file is whole"
+        raise InputError(f"{path} cannot be read as {kind[1:]} ({type(cause).__name__}); {way_out}.") from cause
     if frame.empty:
         raise InputError(f"{path} holds no rows; export the table again, with a header line and a row per sample.")
     return frame
 
 
 def _read_parquet(path: Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
-    frame = pd.read_parquet(path)
-    frame = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
-    return frame.astype({name: str for name in text_columns if name in frame.columns})
+    content = path.read_bytes()
+    frame = pd.read_parquet(BytesIO(gzip.decompress(content) if path.suffix.lower() == ".gz" else content))
+    frame = frame.reset_index(drop=not any(frame.index.names))  # an index without a name is a row number
+    names = [name for name in text_columns if name in frame.columns]
+    return frame.assign(**{name: frame[name].astype(object).map(str, na_action="ignore") for name in names})
 
 
 def _read_text(path: Path, kind: str, text_columns: tuple[str, ...]) -> pd.DataFrame:
     separator = "," if kind == ".csv" else "\t"
     header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, encoding="utf-8-sig").iloc[0]
+    if header.isna().any():
+        place = int(header.isna().argmax()) + 1
+        raise InputError(f"{path.name}: column {place} has no name; name it (with pandas: to_csv(..., index_label='ID')).")
     if header.duplicated().any():
         raise InputError(f"{path} names the column {header[header.duplicated()].iloc[0]!r} twice; rename or remove one.")
-    return pd.read_csv(path, sep=separator, dtype=dict.fromkeys(text_columns, str), encoding="utf-8-sig", low_memory=False)
+    frame = pd.read_csv(path, sep=separator, dtype=dict.fromkeys(text_columns, str), encoding="utf-8-sig", low_memory=False)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas has then moved every name one column to the right
+        raise InputError(f"{path} has more values in a row than names in the header line; name every column, or none too many.")
+    return frame
 
 
 def _as_tuple(paths: Paths) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ def check(study: Path, as_json: bool) -> None:
     """
     from features.audit import audit
     from training.config import load_study
-    from training.run import load_cohorts, refuse_hopeless
+    from training.run import draw_held_out, load_cohorts
     from training.terminal import print_audit, stderr_console
 
     loaded = load_study(study)
@@ -39,8 +39,7 @@ def check(study: Path, as_json: bool) -> None:
         described = {name: {**one.model_dump(mode="json"), "warnings": list(one.warnings)} for name, one in found.items()}
         body = {"sequences": described} if loaded.cohort.sequences else described[""]
         _print_json({"study": loaded.name, "fingerprint": loaded.fingerprint, **body})
-    for cohort in cohorts.values():
-        refuse_hopeless(loaded, cohort)
+    draw_held_out(loaded, cohorts)
     console.print(f"The study can be trained: hypoxia train {study}")
 
 

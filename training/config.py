@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,8 +73,8 @@ class Study(Settings):
     @field_validator("model")
     @classmethod
     def _names_no_path(cls, name: str) -> str:
-        if any(character in name for character in "/:@\\"):
-            raise ValueError("a model's name may not contain / : @ or a backslash")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError("a model's name has letters, digits, dots, dashes and underscores only (it is part of addresses)")
         return name
 
     @property
@@ -88,13 +89,7 @@ class Study(Settings):
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def rng(self, stage: str) -> np.random.Generator:
-        """Generator of a named stage: adding a stage does not shift the others.
-
-        Examples
-        --------
-        >>> study.rng("held out").random() == study.rng("held out").random()  # doctest: +SKIP
-        True
-        """
+        """Generator of a named stage: adding a stage does not shift the others."""
         return np.random.default_rng(np.random.SeedSequence([self.seed, zlib.crc32(stage.encode())]))
 
 

@@ -80,11 +80,12 @@ def hold_out_patients(patient_labels: pd.Series, share: float, rng: np.random.Ge
     InputError
         A class has too few patients to be on both sides.
     """
-    fewest = int(patient_labels.value_counts().min())
-    if fewest * share < 0.5 or fewest < 2:
+    fewest = smaller_class(patient_labels)
+    outside = int(np.ceil(len(patient_labels) * share))
+    if fewest < 2 or min(outside, len(patient_labels) - outside) < 2:
         raise InputError(
-            f"The smaller class has {fewest} patients; holding out {share:.0%} leaves none of them to judge on. "
-            "Raise partition.held_out, or collect more patients."
+            f"The smaller class has {fewest} patients of {len(patient_labels)}; with {share:.0%} held out they cannot be on both "
+            "sides. Change partition.held_out, or collect more patients."
         )
     seed = int(rng.integers(2**31))
     _, held_out = train_test_split(patient_labels.index, test_size=share, stratify=patient_labels, random_state=seed)
@@ -107,7 +108,7 @@ def folds(cohort: Cohort, k: int, rng: np.random.Generator) -> Iterator[Split]:
         A class has fewer patients than there are folds.
     """
     labels = cohort.patient_labels
-    fewest = int(labels.value_counts().min()) if labels.nunique() == 2 else 0
+    fewest = smaller_class(labels)
     if fewest < k:
         raise InputError(
             f"The smaller class has {fewest} patients to learn from, fewer than the {k} folds; use fewer folds "
@@ -118,22 +119,37 @@ def folds(cohort: Cohort, k: int, rng: np.random.Generator) -> Iterator[Split]:
         yield Split.of_patients(cohort, labels.index[test])
 
 
-def refuse_too_few_patients(cohort: Cohort, held_out: float, outer_folds: int | None, inner_folds: int) -> None:
+def refuse_too_few_patients(cohort: Cohort, held_out: pd.Index, outer_folds: int | None, inner_folds: int) -> None:
     """Say before anything is learnt that a cohort is too small for the folds that a study asks for.
+
+    Parameters
+    ----------
+    held_out : Index of str
+        Patients that will be held out.
 
     Raises
     ------
     InputError
-        The smaller class would run out of patients in some fold.
+        The smaller class would run out of patients in some fold, or the held-out patients are of one class.
     """
-    fewest = int(cohort.patient_labels.value_counts().min())
-    development = fewest - int(np.ceil(fewest * held_out))
+    outside = cohort.patient_labels.index.isin(held_out)
+    judged, development = (smaller_class(cohort.patient_labels[part]) for part in (outside, ~outside))
     learning = development - int(np.ceil(development / outer_folds)) if outer_folds else development
-    if development < (outer_folds or 0) or learning < inner_folds:
-        inside = f", and {learning} inside an internal resample" if outer_folds else ""
+    if judged < 1:
         raise InputError(
-            f"The smaller class has {fewest} patients: {development} remain after {held_out:.0%} are held out{inside}, "
-            f"fewer than the folds asked for ({inner_folds} in recipe.search.folds"
-            + (f", {outer_folds} in evaluation.internal.folds" if outer_folds else "")
-            + "). Use fewer folds, or collect more patients."
+            f"Of the {outside.sum()} held-out patients none is in the smaller class; there is nothing to judge on. "
+            "Raise partition.held_out, or collect more patients."
         )
+    if development < (outer_folds or 0) or learning < inner_folds:
+        inside = f", {learning} inside an internal resample" if outer_folds else ""
+        asked = f"recipe.search.folds: {inner_folds}" + (f", evaluation.internal.folds: {outer_folds}" if outer_folds else "")
+        raise InputError(
+            f"The smaller class has {smaller_class(cohort.patient_labels)} patients, {development} of them to learn from"
+            f"{inside}: fewer than the folds ({asked}). "
+            "Use fewer folds, or collect more patients."
+        )
+
+
+def smaller_class(labels: pd.Series) -> int:
+    """How many patients the smaller class has; 0 where there is one class only."""
+    return int(labels.value_counts().min()) if labels.nunique() == 2 else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ class Recipe(Settings):
 
     selection: SelectionSettings = SelectionSettings()
     search: Search = TPOTSearch()
-    threshold: Literal["youden"] | float = Field(default="youden")
+    threshold: Literal["youden"] | Annotated[float, Field(ge=0, le=1)] = "youden"
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pandas as pd
 
 from features.audit import Audit, audit
 from features.cohort import Cohort, load_cohort, load_sequences
+from features.errors import InputError
 from training.config import Study
 from training.evaluation import Evaluation, validate, validate_internally
 from training.explanation import Explanation, explain
@@ -53,26 +54,20 @@ class StudyResult:
 
 
 def run(
-    study: Study,
-    cohort: Cohort,
-    workers: Workers,
-    progress: Progress | None = None,
-    held_out_patients: pd.Index | None = None,
+    study: Study, cohort: Cohort, held_out_patients: pd.Index, workers: Workers, progress: Progress | None = None
 ) -> StudyResult:
     """Make and judge a model.
 
     Parameters
     ----------
-    held_out_patients : Index of str, optional
-        Patients set aside by the caller, where several cohorts share them; drawn here otherwise.
+    held_out_patients : Index of str
+        Patients to set aside, from ``draw_held_out``.
     """
     progress, start = progress or Silence(), time.monotonic()
     progress.stage("looking through the table")
     found = audit(cohort)
 
     progress.stage("setting held-out patients aside")
-    if held_out_patients is None:
-        held_out_patients = draw_held_out(study, cohort.patient_labels)
     split = Split.of_patients(cohort, held_out_patients)
     development = cohort.subset(split.train)
 
@@ -94,27 +89,24 @@ def run(
     return StudyResult(study, cohort, found, split, fitted, judged, internal, explanation, time.monotonic() - start)
 
 
-def draw_held_out(study: Study, patient_labels: pd.Series) -> pd.Index:
-    """The patients to hold out, from the study's seed."""
-    return hold_out_patients(patient_labels, study.partition.held_out, study.rng("held out"))
-
-
-def held_out_of_sequences(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
-    """Patients to hold out in every sequence: drawn once over all of them, so that none is learnt from elsewhere."""
-    labels = pd.concat([cohort.patient_labels for cohort in cohorts.values()])
-    return draw_held_out(study, labels.groupby(level=0, sort=False).max())
-
-
-def refuse_hopeless(study: Study, cohort: Cohort) -> None:
-    """Say before anything is written that a cohort is too small for the study.
+def draw_held_out(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
+    """Patients to hold out: drawn once over all sequences, so that none who is held out in one is learnt from in another.
 
     Raises
     ------
     InputError
-        It is.
+        Some cohort is too small for the study.
     """
+    labels = pd.concat([cohort.patient_labels for cohort in cohorts.values()])
+    per_patient = labels.groupby(level=0, sort=False).max()
+    held_out = hold_out_patients(per_patient, study.partition.held_out, study.rng("held out"))
     internal = study.evaluation.internal
-    refuse_too_few_patients(cohort, study.partition.held_out, internal.folds if internal else None, study.recipe.search.folds)
+    for name, cohort in cohorts.items():
+        try:
+            refuse_too_few_patients(cohort, held_out, internal.folds if internal else None, study.recipe.search.folds)
+        except InputError as error:
+            raise InputError(f"Sequence {name!r}: {error}" if name else str(error)) from error
+    return held_out
 
 
 def load_cohorts(study: Study) -> dict[str, Cohort]:

@@ -13,7 +13,7 @@ from features.bundle import RESEARCH_USE_ONLY
 from features.cohort import Cohort
 from training.config import Study
 from training.report import warnings_of
-from training.run import StudyResult, held_out_of_sequences, load_cohorts, refuse_hopeless, run
+from training.run import StudyResult, draw_held_out, load_cohorts, run
 from training.terminal import TerminalProgress, print_result, print_sequences, stderr_console
 from training.tracking import Recorded, Store, estimates_json, open_store, record, started_run
 from training.workers import Workers
@@ -26,14 +26,13 @@ def train_study(study: Study, uri: str, workers: int | None = None) -> dict[str,
     """
     start, console = time.monotonic(), stderr_console()
     cohorts = load_cohorts(study)
-    for cohort in cohorts.values():
-        refuse_hopeless(study, cohort)
+    held_out = draw_held_out(study, cohorts)
     store = open_store(uri)
     with Workers(workers or study.compute.workers) as pool:
         if not study.cohort.sequences:
-            result, recorded = _train_one(study, cohorts[""], store, pool, console)
+            result, recorded = _train_one(study, cohorts[""], held_out, store, pool, console)
             return described(result, recorded, uri)
-        parent, results = _train_sequences(study, cohorts, store, pool, console)
+        parent, results = _train_sequences(study, cohorts, held_out, store, pool, console)
     print_sequences(console, results)
     return {
         "run_id": parent,
@@ -75,12 +74,12 @@ def described(result: StudyResult, recorded: Recorded, uri: str) -> dict[str, An
 def _train_one(
     study: Study,
     cohort: Cohort,
+    held_out: pd.Index,
     store: Store,
     pool: Workers,
     console: Console,
     *,
     sequence: str | None = None,
-    held_out: pd.Index | None = None,
     parent: str | None = None,
 ) -> tuple[StudyResult, Recorded]:
     model = f"{study.model}-{sequence}" if sequence else study.model
@@ -88,7 +87,7 @@ def _train_one(
     internal = study.evaluation.internal
     searches = 1 + (internal.folds * internal.repeats if internal else 0)
     with started_run(store, study, tags, parent) as run_id, TerminalProgress(console, searches) as progress:
-        result = run(study, cohort, pool, progress, held_out)
+        result = run(study, cohort, held_out, pool, progress)
         progress.stage("recording the run")
         recorded = record(store, run_id, result, model, sequence)
     print_result(console, result, recorded, store.uri)
@@ -96,15 +95,14 @@ def _train_one(
 
 
 def _train_sequences(
-    study: Study, cohorts: dict[str, Cohort], store: Store, pool: Workers, console: Console
+    study: Study, cohorts: dict[str, Cohort], held_out: pd.Index, store: Store, pool: Workers, console: Console
 ) -> tuple[str, dict[str, tuple[StudyResult, Recorded]]]:
-    held_out = held_out_of_sequences(study, cohorts)
     results = {}
     with ExitStack() as stack:
         parent = stack.enter_context(started_run(store, study, {"sequences": ", ".join(cohorts)}))
         for name, cohort in cohorts.items():
             console.print(f"\n[bold]Sequence {name}[/bold]")
-            results[name] = _train_one(study, cohort, store, pool, console, sequence=name, held_out=held_out, parent=parent)
+            results[name] = _train_one(study, cohort, held_out, store, pool, console, sequence=name, parent=parent)
         _record_table(store, parent, results)
     return parent, results
 

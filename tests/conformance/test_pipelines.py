@@ -12,8 +12,10 @@ from features.table import FeatureSchema
 from training.models import CLASSIFIERS, SCALERS, Candidate, Choice, Limits, Option
 
 CARD = ModelCard(
-    name="m", study="s", created="2026-01-01T00:00:00Z", endpoint="{}", samples=60, events=30, patients=60, held_out_patients=15,
-    threshold=0.5, threshold_origin="fixed", pipeline="p", held_out={"roc_auc": Estimate(value=0.5)}, fingerprint="f", data_hash="d", versions={},
+    name="m", study="s", created="2026-01-01T00:00:00Z", endpoint="{}", samples=60, events=30, patients=60,
+    held_out_patients=15,
+    threshold=0.5, threshold_origin="fixed", pipeline="p", held_out={"roc_auc": Estimate(value=0.5)},
+    fingerprint="f", data_hash="d", versions={},
 )  # fmt: skip
 
 

@@ -106,7 +106,7 @@ studies = st.fixed_dictionaries(
     {
         "name": word,
         "seed": st.integers(0, 2**32),
-        "model": word,
+        "model": st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
         "cohort": st.fixed_dictionaries(
             {
                 "source": st.fixed_dictionaries(
@@ -354,7 +354,7 @@ def test_the_alternatives_that_were_tried_are_no_part_of_the_path(tmp_path: Path
 @pytest.mark.parametrize("name", ["a/b", "a:1", "a@champion", "a\\b"])
 def test_a_models_name_is_no_path_and_no_reference(tmp_path: Path, name: str) -> None:
     message = refusal(tmp_path, SHORTEST.replace("short-model", f"'{name}'"))
-    assert message == f"model (it is {name!r}): a model's name may not contain / : @ or a backslash."
+    assert message.startswith(f"model (it is {name!r}): a model's name has letters, digits, dots")
 
 
 def test_sequences_need_tables_of_names_that_a_model_may_have(tmp_path: Path) -> None:

@@ -60,18 +60,35 @@ def test_a_split_with_a_patient_on_both_sides_stops_the_run() -> None:
 
 def test_fewer_patients_than_folds_is_said_before_anything_is_learnt() -> None:
     cohort = cohort_of([1] * 20, [1] * 6 + [0] * 14)
-    with pytest.raises(InputError, match=r"smaller class has 6 patients.*Use fewer folds"):
-        refuse_too_few_patients(cohort, 0.25, 5, 5)
-    refuse_too_few_patients(cohort, 0.25, 2, 2)
+    held_out = cohort.patient_labels.index[[0, 1, 10, 11]]
+    with pytest.raises(InputError, match=r"smaller class has 6 patients, 4 of them to learn from, 3 inside.*Use fewer folds"):
+        refuse_too_few_patients(cohort, held_out, 5, 5)
+    refuse_too_few_patients(cohort, held_out, 2, 2)
+
+
+def test_held_out_patients_of_one_class_are_refused() -> None:
+    cohort = cohort_of([1] * 20, [1] * 6 + [0] * 14)
+    with pytest.raises(InputError, match="nothing to judge on"):
+        refuse_too_few_patients(cohort, cohort.patient_labels.index[6:10], 2, 2)
+
+
+def test_a_cohort_in_which_every_patient_has_a_positive_lesion_is_refused() -> None:
+    cohort = cohort_of([2] * 20, [1] * 20)
+    labels = cohort.labels.copy()
+    labels.iloc[::2] = 0
+    mixed = Cohort(cohort.table, labels, cohort.patients)
+    with pytest.raises(InputError, match="smaller class has 0 patients"):
+        hold_out(mixed, 0.25, np.random.default_rng(0))
 
 
 @given(COHORTS, st.sampled_from([2, 3, 5]), st.sampled_from([None, 2, 3]))
 def test_a_cohort_that_is_not_refused_can_be_split_all_the_way_down(cohort: Cohort, inner: int, outer: int | None) -> None:
+    split = hold_out(cohort, 0.25, np.random.default_rng(1))
     try:
-        refuse_too_few_patients(cohort, 0.25, outer, inner)
+        refuse_too_few_patients(cohort, pd.Index(cohort.patients[split.test].unique()), outer, inner)
     except InputError:
         return
-    development = cohort.subset(hold_out(cohort, 0.25, np.random.default_rng(1)).train)
+    development = cohort.subset(split.train)
     parts = (
         list(folds(development, outer, np.random.default_rng(2))) if outer else [Split(development.samples, development.samples)]
     )

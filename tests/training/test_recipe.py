@@ -11,7 +11,7 @@ from training.evaluation import validate_internally
 from training.explanation import explain
 from training.partition import hold_out
 from training.recipe import complete, fit_recipe
-from training.run import run
+from training.run import draw_held_out, run
 from training.workers import Workers
 
 HERE = Workers(isolated=False)
@@ -115,10 +115,11 @@ def test_no_prediction_comes_from_a_model_that_knew_the_patient() -> None:
 def test_the_same_study_is_the_same_again_with_one_worker_or_two(search: dict) -> None:
     study = toy_study(recipe={"search": search, "selection": {"top": 10, "votes": 3}})
     cohort = toy_cohort(60, missing=0.02)
+    held_out = draw_held_out(study, {"": cohort})
     results = []
     for count in (1, 2):
         with Workers(count) as workers:
-            results.append(run(study, cohort, workers))
+            results.append(run(study, cohort, held_out, workers))
     one, two = results
     assert one.fitted.schema == two.fitted.schema
     assert one.fitted.search.winner.candidate == two.fitted.search.winner.candidate
