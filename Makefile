@@ -22,7 +22,7 @@ setup: .venv/.installed
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet "uv>=0.9,<1"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[$(EXTRAS)]"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes --requirement requirements-demo.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements-demo.txt
 	@touch $@
 
 demo: setup
