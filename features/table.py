@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from itertools import zip_longest
 from typing import Self
 
 import numpy as np
@@ -14,6 +15,8 @@ from pydantic import model_validator
 
 from features.errors import InputError, SchemaMismatchError
 from features.settings import Settings
+
+MOST_HINTS = 5
 
 
 class Feature(Settings):
@@ -116,7 +119,9 @@ class FeatureSchema(Settings):
 
     def _unknown(self, row: Mapping[str, float]) -> list[tuple[str, str]]:
         known = set(self.names)
-        return [(name, f"is not a feature of this model{did_you_mean(name, self.names)}") for name in row if name not in known]
+        unknown = [name for name in row if name not in known]
+        hints = [did_you_mean(name, self.names) for name in unknown[:MOST_HINTS]]  # each looks at all names of the model
+        return [(name, f"is not a feature of this model{hint}") for name, hint in zip_longest(unknown, hints, fillvalue="")]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ Nogueira et al. 2018, JMLR 18(174) (stability of feature selection).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -75,6 +75,8 @@ class Evaluation:
         Resamples of patients that held one class only and were drawn again.
     selected : tuple of tuple of str
         Features chosen in each resample.
+    out_of_time : bool
+        Whether a wall-clock limit was met in some resample.
     """
 
     predictions: pd.DataFrame
@@ -84,11 +86,50 @@ class Evaluation:
     redrawn: int
     selected: tuple[tuple[str, ...], ...] = ()
     n_candidates: int = 0
+    out_of_time: bool = False
 
     @property
     def stability(self) -> float | None:
         """Nogueira's stability of the selected features over resamples: 1 always the same, 0 as by chance."""
         return selection_stability(self.selected, self.n_candidates) if len(self.selected) > 1 else None
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one internal resample gave.
+
+    Attributes
+    ----------
+    predictions : DataFrame
+        As in ``Evaluation.predictions``, of the fold's test patients.
+    selected : tuple of str
+    out_of_time : bool
+    """
+
+    predictions: pd.DataFrame
+    selected: tuple[str, ...]
+    out_of_time: bool
+
+
+class FoldMemory(Protocol):
+    """Where finished resamples are kept, so that an interrupted study goes on instead of starting over."""
+
+    def recall(self, number: int) -> FoldResult | None:
+        """The resample of that number, if it is finished."""
+
+    def keep(self, number: int, result: FoldResult) -> None:
+        """Keep a finished resample."""
+
+
+class NoMemory:
+    """Keeps nothing."""
+
+    def recall(self, number: int) -> FoldResult | None:
+        """Nothing."""
+        return None
+
+    def keep(self, number: int, result: FoldResult) -> None:
+        """Forget it."""
 
 
 def validate(fitted: FittedRecipe, held_out: Cohort, settings: EvaluationSettings, rng: np.random.Generator) -> Evaluation:
@@ -110,33 +151,39 @@ def validate_internally(
     workers: Workers,
     progress: Progress | None = None,
     limits: SearchLimits | None = None,
+    memory: FoldMemory | None = None,
 ) -> Evaluation:
     """Judge the whole recipe in repeated cross-validation over development patients.
 
     The recipe starts anew in every fold: imputation, selection, search, threshold and all.
     """
-    progress, internal = progress or Silence(), settings.internal or InternalSettings()
-    parts, selected = [], []
+    progress, memory, internal = progress or Silence(), memory or NoMemory(), settings.internal or InternalSettings()
+    results: list[FoldResult] = []
     for repeat in range(internal.repeats):
         split_rng, *fold_rngs = rng.spawn(1 + internal.folds)
         for fold, split in enumerate(folds(development, internal.folds, split_rng)):
-            progress.stage(
-                f"internal validation, fold {repeat * internal.folds + fold + 1} of {internal.repeats * internal.folds}"
-            )
-            fitted = fit_recipe(recipe, development.subset(split.train), fold_rngs[fold], workers, progress, limits)
-            parts.append(_predictions(fitted, development.subset(split.test), repeat, fold, seen=split))
-            selected.append(fitted.schema.names)
-    bootstrap_rng = rng.spawn(1)[0]
-    return evaluate(pd.concat(parts, ignore_index=True), settings, bootstrap_rng, selected, development.features.shape[1])
+            words = f"internal validation, fold {len(results) + 1} of {internal.repeats * internal.folds}"
+            result = memory.recall(len(results))
+            if result is None:
+                progress.stage(words)
+                fitted = fit_recipe(recipe, development.subset(split.train), fold_rngs[fold], workers, progress, limits)
+                predictions = _predictions(fitted, development.subset(split.test), repeat, fold, seen=split)
+                result = FoldResult(predictions, fitted.schema.names, fitted.search.out_of_time)
+                memory.keep(len(results), result)
+            else:
+                progress.stage(f"{words}: finished before an interruption")
+                progress.recalled()
+            results.append(result)
+    found = evaluate(pd.concat([one.predictions for one in results], ignore_index=True), settings, rng.spawn(1)[0])
+    return replace(
+        found,
+        selected=tuple(one.selected for one in results),
+        n_candidates=development.features.shape[1],
+        out_of_time=any(one.out_of_time for one in results),
+    )
 
 
-def evaluate(
-    predictions: pd.DataFrame,
-    settings: EvaluationSettings,
-    rng: np.random.Generator,
-    selected: Sequence[tuple[str, ...]] = (),
-    n_candidates: int = 0,
-) -> Evaluation:
+def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings, rng: np.random.Generator) -> Evaluation:
     """Estimates with bootstrap intervals over patients from out-of-sample predictions.
 
     Intervals are percentiles over resamples of whole patients, so that several samples of one patient count as the one
@@ -154,7 +201,7 @@ def evaluate(
         for name, values in _all_measures(predictions, every).items()
     }
     p_value = _mann_whitney(predictions, settings.alternative)
-    return Evaluation(predictions, estimates, p_value, settings.alternative, redrawn, tuple(selected), n_candidates)
+    return Evaluation(predictions, estimates, p_value, settings.alternative, redrawn)
 
 
 def patient_resamples(predictions: pd.DataFrame, count: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:

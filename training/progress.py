@@ -14,6 +14,9 @@ class Progress(Protocol):
     def searching(self, done: int, budget: int, generation: int, generations: int, best: float | None) -> None:
         """So many of the budgeted candidates are evaluated; the best inner score so far."""
 
+    def recalled(self) -> None:
+        """A search need not be made: an interrupted run of the same study has made it."""
+
 
 class Silence:
     """Progress that nobody watches."""
@@ -22,4 +25,7 @@ class Silence:
         """Say nothing."""
 
     def searching(self, done: int, budget: int, generation: int, generations: int, best: float | None) -> None:
+        """Say nothing."""
+
+    def recalled(self) -> None:
         """Say nothing."""

@@ -11,7 +11,7 @@ from features.audit import Audit, audit
 from features.cohort import Cohort, load_cohort, load_sequences
 from features.errors import InputError
 from training.config import Study
-from training.evaluation import Evaluation, validate, validate_internally
+from training.evaluation import Evaluation, FoldMemory, validate, validate_internally
 from training.explanation import Explanation, explain
 from training.partition import Split, hold_out_patients, refuse_too_few_patients
 from training.progress import Progress, Silence
@@ -49,12 +49,18 @@ class StudyResult:
 
     @property
     def repeatable(self) -> bool:
-        """Whether no wall-clock limit had a say in the model."""
-        return not self.fitted.search.out_of_time and self.study.compute.seconds_per_search is None
+        """Whether no wall-clock limit had a say in the model or its judgement."""
+        met = self.fitted.search.out_of_time or (self.internal is not None and self.internal.out_of_time)
+        return not met and self.study.compute.seconds_per_search is None
 
 
 def run(
-    study: Study, cohort: Cohort, held_out_patients: pd.Index, workers: Workers, progress: Progress | None = None
+    study: Study,
+    cohort: Cohort,
+    held_out_patients: pd.Index,
+    workers: Workers,
+    progress: Progress | None = None,
+    memory: FoldMemory | None = None,
 ) -> StudyResult:
     """Make and judge a model.
 
@@ -62,6 +68,8 @@ def run(
     ----------
     held_out_patients : Index of str
         Patients to set aside, from ``draw_held_out``.
+    memory : FoldMemory, optional
+        Where resamples that an interrupted run had finished are kept.
     """
     progress, start = progress or Silence(), time.monotonic()
     progress.stage("looking through the table")
@@ -74,7 +82,7 @@ def run(
     internal = None
     if study.evaluation.internal:
         internal = validate_internally(
-            study.recipe, development, study.evaluation, study.rng("internal"), workers, progress, study.compute.limits
+            study.recipe, development, study.evaluation, study.rng("internal"), workers, progress, study.compute.limits, memory
         )
 
     progress.stage("fitting the model on all development patients")

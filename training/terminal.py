@@ -61,6 +61,10 @@ class TerminalProgress:
         self._generation = 0
         self._console.print(f"[dim]{time.monotonic() - self._start:6.0f} s[/dim]  {words}")
 
+    def recalled(self) -> None:
+        """One search less to make."""
+        self._searches -= 1
+
     def searching(self, done: int, budget: int, generation: int, generations: int, best: float | None) -> None:
         """Move the bar; without a terminal, a line per generation."""
         self._done, self._budget = done, budget

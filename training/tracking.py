@@ -299,6 +299,7 @@ def _write_tables(result: StudyResult, folder: Path) -> None:
         _write_json(folder / "selected_per_resample.json", [list(names) for names in result.internal.selected])
     result.explanation.values.rename_axis("sample").to_csv(folder / "shap_values.csv")
     result.explanation.importance().rename_axis("feature").to_csv(folder / "shap_importance.csv")
+    _write_json(folder / "shap.json", {"base_value": result.explanation.base_value, "unit": "probability of the event"})
 
 
 def _out_of_fold(result: StudyResult) -> pd.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,8 +12,10 @@ from rich.console import Console
 
 from features.bundle import RESEARCH_USE_ONLY
 from features.cohort import Cohort
+from features.store import DEFAULT_FOLDER
 from training.config import Study
 from training.report import warnings_of
+from training.resume import UnfinishedRun
 from training.run import StudyResult, draw_held_out, load_cohorts, run
 from training.terminal import TerminalProgress, print_result, print_sequences, stderr_console
 from training.tracking import Recorded, Store, estimates_json, open_store, record, started_run
@@ -63,6 +66,10 @@ def described(result: StudyResult, recorded: Recorded, uri: str) -> dict[str, An
         "votes_used": fitted.selection.votes_used,
         "pipeline": fitted.search.winner.candidate.words,
         "threshold": fitted.threshold,
+        "shap": {
+            "base_value": result.explanation.base_value,
+            "mean_absolute": result.explanation.importance().round(6).to_dict(),
+        },
         "candidates": {"tried": len(fitted.search.trials), "failed": len(fitted.search.failures)},
         "repeatable": result.repeatable,
         "warnings": list(warnings_of(result)),
@@ -86,10 +93,12 @@ def _train_one(
     tags = {"data_hash": cohort.data_hash, **({"sequence": sequence} if sequence else {})}
     internal = study.evaluation.internal
     searches = 1 + (internal.folds * internal.repeats if internal else 0)
+    unfinished = UnfinishedRun((store.folder or Path(DEFAULT_FOLDER)) / "unfinished", study, cohort, held_out)
     with started_run(store, study, tags, parent) as run_id, TerminalProgress(console, searches) as progress:
-        result = run(study, cohort, held_out, pool, progress)
+        result = run(study, cohort, held_out, pool, progress, unfinished)
         progress.stage("recording the run")
         recorded = record(store, run_id, result, model, sequence)
+    unfinished.forget()
     print_result(console, result, recorded, store.uri)
     return result, recorded
 

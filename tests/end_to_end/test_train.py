@@ -91,6 +91,9 @@ def test_the_run_holds_every_decision_as_a_file(trained: tuple[Path, dict]) -> N
     assert not set(patient[splits["train"]]) & set(patient[splits["test"]])
     predictions = pd.read_csv(artifacts / "predictions.csv")
     assert list(predictions["sample"]) == splits["test"]
+    shap = pd.read_csv(artifacts / "shap_values.csv", index_col="sample").sum(axis=1)
+    base = json.loads((artifacts / "shap.json").read_text())["base_value"]
+    np.testing.assert_allclose(base + shap[predictions["sample"]], predictions["probability"], atol=1e-6)
     trace = pd.read_csv(artifacts / "search.csv")
     out_of_fold = pd.read_parquet(artifacts / "search_out_of_fold.parquet")
     assert out_of_fold.shape == (len(splits["train"]), trace["failure"].isna().sum())
@@ -143,14 +146,17 @@ def test_predict_scores_a_table_as_the_run_did(trained: tuple[Path, dict]) -> No
 
 
 @contextmanager
-def long_training(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A training that would take minutes, caught in the middle of its search."""
-    study = written_study(folder, recipe={"search": {"kind": "optuna", "trials": 400, "folds": 3}})
-    with subprocess.Popen(
-        [*HYPOXIA, "train", str(study)], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert any("candidates" in line for line in process.stderr)
+def caught_at(words: str, study: Path) -> Iterator[subprocess.Popen[str]]:
+    """A training that has just said some words on stderr."""
+    command = [*HYPOXIA, "train", str(study)]
+    with subprocess.Popen(command, cwd=study.parent, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert any(words in line for line in process.stderr)
         yield process
+
+
+def long_study(folder: Path) -> Path:
+    """A study that would take minutes."""
+    return written_study(folder, recipe={"search": {"kind": "optuna", "trials": 400, "folds": 3}})
 
 
 def statuses(folder: Path) -> list[str]:
@@ -160,15 +166,28 @@ def statuses(folder: Path) -> list[str]:
 
 
 def test_a_run_that_is_killed_is_marked_by_the_next_command(tmp_path: Path) -> None:
-    with long_training(tmp_path) as process:
+    with caught_at("candidates", long_study(tmp_path)) as process:
         os.killpg(process.pid, signal.SIGKILL)
     assert statuses(tmp_path) == ["RUNNING"]
     runs = json.loads(hypoxia(tmp_path, "runs", "--json").stdout)["runs"]
     assert [run["status"] for run in runs] == statuses(tmp_path) == ["KILLED"]
 
 
+def test_an_interrupted_study_goes_on_and_finds_what_it_would_have_found(trained: tuple[Path, dict], tmp_path: Path) -> None:
+    _, printed = trained
+    study = written_study(tmp_path)
+    with caught_at("fold 3 of 3", study) as process:
+        os.killpg(process.pid, signal.SIGKILL)
+    done = hypoxia(tmp_path, "train", str(study), "--json")
+    assert "fold 2 of 3: finished before an interruption" in done.stderr
+    again = json.loads(done.stdout)
+    for key in ("selected_features", "pipeline", "threshold", "held_out", "internal", "selection_stability"):
+        assert again[key] == printed[key], key
+    assert not list((tmp_path / "mlruns" / "unfinished").iterdir())
+
+
 def test_a_run_that_is_asked_to_end_says_that_it_was_killed(tmp_path: Path) -> None:
-    with long_training(tmp_path) as process:
+    with caught_at("candidates", long_study(tmp_path)) as process:
         process.terminate()
         process.stderr.read()
         assert process.wait(60) == 128 + signal.SIGTERM
