@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
@@ -10,6 +12,8 @@ from features.cohort import Cohort
 from features.settings import Settings
 
 OUTCOME_LIKE_AUC = 0.99
+FEW_PER_CLASS = 10
+NAMED_SO = re.compile(r"(^|[^a-z])(id|pid|uid|mrn|nr|no|number|index|case|record)([^a-z]|$)", re.IGNORECASE)
 
 
 class Audit(Settings):
@@ -20,7 +24,7 @@ class Audit(Settings):
     outcome_like : dict of str to float
         Columns that alone give an area under the ROC curve above 0.99 (either direction), with that area.
     identifier_like : tuple of str
-        Columns of whole numbers that never repeat.
+        Columns of whole numbers that never repeat, and lie close together or are named so.
     duplicate_columns : dict of str to str
         Column to the earlier column with the same values.
     duplicate_rows : tuple of tuple of str
@@ -125,7 +129,9 @@ def _identifier_like(frame: pd.DataFrame) -> tuple[str, ...]:
     values = frame.to_numpy()
     whole = np.isfinite(values).all(axis=0) & (values == np.round(values)).all(axis=0)
     columns = frame.columns[whole]
-    return tuple(name for name in columns if len(frame) > 10 and frame[name].is_unique)
+    unique = [name for name in columns if len(frame) > 10 and frame[name].is_unique]
+    # Radiomic sums are whole numbers that never repeat, too; those that number patients are close together.
+    return tuple(name for name in unique if NAMED_SO.search(name) or np.ptp(frame[name].to_numpy()) <= 10 * len(frame))
 
 
 def _duplicate_columns(frame: pd.DataFrame) -> dict[str, str]:

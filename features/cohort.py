@@ -18,6 +18,9 @@ from features.signatures import find_signature, median_vote_score
 from features.sources import Paths, Source, TableSource
 from features.table import FeatureTable, did_you_mean
 
+# Trees compute in single precision, which ends at 3e38; squares must fit too.
+LARGEST = 1e18
+
 
 @dataclass(frozen=True)
 class Labelling:
@@ -261,6 +264,14 @@ def _numbers(features: pd.DataFrame, where: str) -> pd.DataFrame:
         raise InputError(
             f"Feature {numbers.columns[infinite][0]!r}{where} holds an infinite value; make it a number or leave it empty."
         )
+    huge = np.nanmax(np.abs(numbers.to_numpy()), axis=0, initial=0.0) > LARGEST
+    if huge.any():
+        raise InputError(
+            f"Feature {numbers.columns[huge][0]!r}{where} holds a value above {LARGEST:g}, too large to compute with; "
+            "correct it, or name the column under cohort.drop."
+        )
+    if not (numbers.max() > numbers.min()).any():
+        raise InputError(f"No feature{where} varies: every column holds one value; check the table.")
     return numbers
 
 

@@ -44,6 +44,8 @@ def predict(table: Path, model: str, output: Path | None, sample: str | None, ur
     """
     from serving.predictor import Predictor
 
+    if output is not None and output.is_dir():
+        raise InputError(f"{output} is a folder; name the file to write.")
     predictor = Predictor(_load(model, uri))
     scored = score_file(predictor, table, sample)
     if output is not None:

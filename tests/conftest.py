@@ -10,6 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import settings
+
+# A busy machine must not fail a property.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

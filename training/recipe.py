@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from features.table import FeatureSchema
 from training.models import Limits
 from training.partition import Split, folds
 from training.progress import Progress, Silence
-from training.search import Evaluator, InnerFold, Search, SearchResult, TPOTSearch
+from training.search import Evaluator, InnerFold, Search, SearchResult, TPOTSearch, centre_and_spread
 from training.selection import SelectionResult, SelectionSettings, select
 from training.workers import Workers
 
@@ -108,8 +108,9 @@ def fit_recipe(
     winner = result.winner.candidate.pipeline(result.random_state)
     pipeline = make_pipeline(SimpleImputer(strategy="median"), *(step for _, step in winner.steps))
     pipeline.fit(cohort.features[list(selection.selected)].to_numpy(), cohort.y)
-    threshold = youden_threshold(cohort.y, result.winner.out_of_fold) if recipe.threshold == "youden" else recipe.threshold
-    return FittedRecipe(FeatureSchema.of(selection.selected), pipeline, float(threshold), selection, result)
+    fitted = FittedRecipe(FeatureSchema.of(selection.selected), pipeline, 0.5, selection, result)
+    threshold = _own_threshold(fitted, cohort) if recipe.threshold == "youden" else recipe.threshold
+    return replace(fitted, threshold=float(threshold))
 
 
 def complete(features: pd.DataFrame) -> pd.DataFrame:
@@ -135,8 +136,21 @@ def select_on(
     return select(settings, complete(features), y, rng, threads)
 
 
-def youden_threshold(y: np.ndarray, probability: np.ndarray) -> float:
-    """Probability with the highest sensitivity plus specificity; of equal ones the highest.
+def _own_threshold(fitted: FittedRecipe, cohort: Cohort) -> float:
+    """Youden's threshold on out-of-fold predictions, carried over to the scale of the model fitted on everyone.
+
+    The folds' models and this one differ in level and spread, so the cut is chosen and carried over in standard
+    deviations of a model's probabilities on what it learnt from.
+    """
+    centre, spread = centre_and_spread(fitted.predict(cohort.features))
+    cut = youden_threshold(cohort.y, fitted.search.winner.standardised)
+    return float(np.clip(centre + spread * cut, 0.0, 1.0))
+
+
+def youden_threshold(y: np.ndarray, score: np.ndarray) -> float:
+    """Score from which on calling an event gives the highest sensitivity plus specificity.
+
+    It lies midway between two scores that occur; of equally good ones the highest is taken.
 
     References
     ----------
@@ -145,10 +159,12 @@ def youden_threshold(y: np.ndarray, probability: np.ndarray) -> float:
     Examples
     --------
     >>> youden_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.6, 0.9]))
-    0.6
+    0.5
     """
-    false_positive_rate, sensitivity, thresholds = roc_curve(y, probability, drop_intermediate=False)
-    return float(thresholds[1:][np.argmax((sensitivity - false_positive_rate)[1:])])
+    false_positive_rate, sensitivity, thresholds = roc_curve(y, score, drop_intermediate=False)
+    best = 1 + int(np.argmax((sensitivity - false_positive_rate)[1:]))
+    below = thresholds[best + 1] if best + 1 < len(thresholds) else thresholds[best]
+    return float((thresholds[best] + below) / 2)
 
 
 def _select_everywhere(

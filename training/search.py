@@ -18,7 +18,7 @@ import pandas as pd
 from pydantic import Field
 from sklearn.metrics import roc_auc_score
 
-from features.errors import HypoxiaError
+from features.errors import HypoxiaError, InputError
 from features.settings import Settings
 from training.models import BASELINE, STEPS, Candidate, Choice, Limits, Option, Parameter, Value
 from training.progress import Progress
@@ -59,6 +59,9 @@ class Scored:
         ROC AUC per inner fold; empty if the candidate failed.
     out_of_fold : ndarray of shape (n_samples,)
         Probability of every training sample from the fold that did not learn from it.
+    standardised : ndarray of shape (n_samples,)
+        The same, less the mean and over the standard deviation of the fold's model on what it learnt from: a strongly
+        shrunk model spreads its probabilities so little that models of different folds differ by more than that.
     failure : str or None
         Why there is no score.
     """
@@ -66,6 +69,7 @@ class Scored:
     candidate: Candidate
     fold_scores: tuple[float, ...] = ()
     out_of_fold: np.ndarray = field(default_factory=lambda: np.empty(0))
+    standardised: np.ndarray = field(default_factory=lambda: np.empty(0))
     seconds: float = 0.0
     failure: str | None = None
 
@@ -187,7 +191,7 @@ def score_candidate(candidate: Candidate, random_state: int, folds: Sequence[Inn
     """Fit a candidate on each inner fold and score it there; a prediction that is no number is a failure."""
     start = time.perf_counter()
     out_of_fold = np.full(sum(len(fold.test_rows) for fold in folds), np.nan)
-    scores = []
+    standardised, scores = out_of_fold.copy(), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a candidate that converges badly is judged by its score
         for fold in folds:
@@ -195,8 +199,16 @@ def score_candidate(candidate: Candidate, random_state: int, folds: Sequence[Inn
             out_of_fold[fold.test_rows] = pipeline.predict_proba(fold.X_test)[:, 1]
             if not np.isfinite(out_of_fold[fold.test_rows]).all():
                 return Scored(candidate, failure="predicted a value that is no number")
+            centre, spread = centre_and_spread(pipeline.predict_proba(fold.X_train)[:, 1])
+            standardised[fold.test_rows] = (out_of_fold[fold.test_rows] - centre) / spread
             scores.append(float(roc_auc_score(fold.y_test, out_of_fold[fold.test_rows])))
-    return Scored(candidate, tuple(scores), out_of_fold, time.perf_counter() - start)
+    return Scored(candidate, tuple(scores), out_of_fold, standardised, time.perf_counter() - start)
+
+
+def centre_and_spread(probability: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of a model's probabilities; a spread of one where all are the same."""
+    spread = float(probability.std())
+    return float(probability.mean()), spread if spread > 0 else 1.0
 
 
 class _SearchSettings(Settings):
@@ -242,6 +254,10 @@ def choose(trials: Sequence[Scored], limits: Limits, choice: Literal["one_standa
     scored = [trial for trial in trials if not trial.failure]
     if not scored:
         reasons = sorted({str(trial.failure) for trial in trials})
+        if all(reason.startswith("ran longer") for reason in reasons):
+            raise InputError(
+                f"All {len(trials)} candidates of the search were ended ({reasons[0]}); raise compute.seconds_per_candidate."
+            )
         raise HypoxiaError(f"All {len(trials)} candidates of the search failed ({'; '.join(reasons[:3])}).")
     best = min(scored, key=lambda trial: (-trial.mean, trial.candidate.complexity(limits)))
     if choice == "best":

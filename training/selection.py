@@ -16,9 +16,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pandas as pd
 from pydantic import BeforeValidator, Field, model_validator
+from scipy.optimize import OptimizeResult, minimize
+from scipy.special import expit
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import chi2
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from features.errors import InputError
 from features.settings import Settings
@@ -284,7 +287,8 @@ def select(
 
 def _scores(methods: tuple[Any, ...], training: TrainingMatrix, rng: np.random.Generator, threads: int) -> dict[str, np.ndarray]:
     generators = rng.spawn(len(methods))
-    return {method.kind: method.rank(training, own, threads) for method, own in zip(methods, generators, strict=True)}
+    with threadpool_limits(1, "blas"):  # hundreds of small products, each slower on two threads than on one
+        return {method.kind: method.rank(training, own, threads) for method, own in zip(methods, generators, strict=True)}
 
 
 def _votes_for(scores: np.ndarray, alphabetical: np.ndarray, top: int) -> np.ndarray:
@@ -326,6 +330,17 @@ class RowSpace:
         """Coefficients of shape (rank,) as coefficients of shape (n_features,)."""
         return np.asarray(self.matrix.T @ (self.left @ (coefficients / self.singular_values)))
 
+    def largest_component_at_most(self, vector: np.ndarray, bound: float) -> bool:
+        """Whether no component of the vector exceeds the bound once it is written in features.
+
+        Lengths are the same in both spaces and the largest component lies between length / sqrt(p) and length: far from
+        the bound nothing needs to be written out.
+        """
+        length = float(np.linalg.norm(vector))
+        if length <= bound or length > bound * np.sqrt(self.matrix.shape[1]):
+            return length <= bound
+        return bool(np.abs(self.to_features(vector)).max() <= bound)
+
 
 def row_space(matrix: np.ndarray) -> RowSpace:
     """Row space of a wide matrix from the eigenvectors of its n x n Gram matrix."""
@@ -335,21 +350,45 @@ def row_space(matrix: np.ndarray) -> RowSpace:
 
 
 def ridge_logistic_coefficients(z: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Coefficients of logistic regression with a ridge penalty (C=1, intercept free), to convergence.
+    """Coefficients of scikit-learn's logistic regression (ridge penalty, C=1, intercept free), found in few dimensions.
 
-    With more features than samples the optimum lies in the row space of `z` (the penalty forbids any other part), so
-    it is found there exactly, in n dimensions.
+    With more features than samples the optimum, and every step of L-BFGS towards it, lies in the row space of `z`: the
+    penalty forbids any other part. The same steps are therefore taken there, in at most n dimensions, and stopped where
+    scikit-learn would stop in p: recursive elimination is so sensitive to where one stops that a better optimum would
+    choose other features.
 
     Parameters
     ----------
     z : ndarray of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,)
+        0 or 1.
 
     Returns
     -------
     ndarray of shape (n_features,)
     """
-    model = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-8, max_iter=200)
     if z.shape[1] <= z.shape[0]:
-        return np.asarray(model.fit(z, y).coef_[0])
+        return np.asarray(LogisticRegression(C=1.0).fit(z, y).coef_[0])
     space = row_space(z)
-    return space.to_features(model.fit(space.coordinates, y).coef_[0])
+    return space.to_features(_ridge_logistic_in(space, y)[:-1])
+
+
+def _ridge_logistic_in(space: RowSpace, y: np.ndarray) -> np.ndarray:
+    """Coefficients in row-space coordinates, then the intercept: scikit-learn's loss, start, and rules for stopping."""
+    coordinates, defaults, penalty = space.coordinates, LogisticRegression(), 1 / len(y)
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, linear = parameters[:-1], coordinates @ parameters[:-1] + parameters[-1]
+        residual = (expit(linear) - y) / len(y)
+        value = np.mean(np.logaddexp(0, linear) - y * linear) + penalty / 2 * weights @ weights
+        return float(value), np.append(coordinates.T @ residual + penalty * weights, residual.sum())
+
+    def stop_where_sklearn_would(intermediate_result: OptimizeResult) -> None:
+        *_, gradient = loss(intermediate_result.x)
+        if abs(gradient[-1]) <= defaults.tol and space.largest_component_at_most(gradient[:-1], defaults.tol):
+            raise StopIteration
+
+    options = {"maxiter": defaults.max_iter, "maxls": 50, "gtol": 0.0, "ftol": 64 * np.finfo(float).eps}
+    start = np.zeros(coordinates.shape[1] + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", callback=stop_where_sklearn_would, options=options)
+    return np.asarray(found.x)
