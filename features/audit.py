@@ -100,6 +100,23 @@ def audit(cohort: Cohort) -> Audit:
     )
 
 
+def few_held_out(labels: pd.Series) -> list[str]:
+    """A warning where too few patients of a class are held out for the intervals to say what they seem to.
+
+    Parameters
+    ----------
+    labels : Series of shape (n_held_out_patients,)
+        0 or 1.
+    """
+    events, others = int((labels == 1).sum()), int((labels == 0).sum())
+    if min(events, others) >= FEW_PER_CLASS:
+        return []
+    return [
+        f"Only {events} patients with and {others} without the event are held out: below {FEW_PER_CLASS} of each, intervals are "
+        "too narrow, or have no width at all. Rely on the internal estimate, or judge the model on more patients."
+    ]
+
+
 def single_feature_auc(frame: pd.DataFrame, y: np.ndarray) -> pd.Series:
     """Area under the ROC curve of each column alone, missing values left out; NaN where a class has none.
 

@@ -254,6 +254,8 @@ def _numbers(features: pd.DataFrame, where: str) -> pd.DataFrame:
         values = features[text[0]].dropna()
         values = values[pd.to_numeric(values.astype(str), errors="coerce").isna()]
         shown = f", for example {str(values.iloc[0])[:40]!r}" if len(values) else ""
+        if values.astype(str).str.fullmatch(r"[+-]?\d+,\d+").any():
+            raise InputError(f"Feature {text[0]!r}{where} has decimal commas{shown}; save the table with decimal points.")
         raise InputError(
             f"Feature {text[0]!r}{where} holds text{shown}; make it a number, or name it under cohort.drop"
             + (f" (as {len(text) - 1} more columns)." if len(text) > 1 else ".")

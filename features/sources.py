@@ -169,6 +169,8 @@ def _read_parquet(path: Path, text_columns: tuple[str, ...]) -> pd.DataFrame:
 def _read_text(path: Path, kind: str, text_columns: tuple[str, ...]) -> pd.DataFrame:
     separator = "," if kind == ".csv" else "\t"
     header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, encoding="utf-8-sig").iloc[0]
+    if len(header) == 1 and ";" in str(header.iloc[0]):
+        raise InputError(f"{path.name} parts its columns by semicolons; save it with commas, and decimal points (not commas).")
     if header.isna().any():
         place = int(header.isna().argmax()) + 1
         raise InputError(f"{path.name}: column {place} has no name; name it (with pandas: to_csv(..., index_label='ID')).")

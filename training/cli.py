@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ def check(study: Path, as_json: bool) -> None:
     Reported: samples, events, patients, missing values, constant and duplicate columns, columns that look like an
     identifier or like the outcome (AUC above 0.99), and rows that are copies of another patient's.
     """
-    from features.audit import audit
+    from features.audit import audit, few_held_out
     from training.config import load_study
     from training.run import draw_held_out, load_cohorts
-    from training.terminal import print_audit, stderr_console
+    from training.terminal import print_audit, say, stderr_console
 
     loaded = load_study(study)
     cohorts = load_cohorts(loaded)
@@ -39,7 +40,11 @@ def check(study: Path, as_json: bool) -> None:
         described = {name: {**one.model_dump(mode="json"), "warnings": list(one.warnings)} for name, one in found.items()}
         body = {"sequences": described} if loaded.cohort.sequences else described[""]
         _print_json({"study": loaded.name, "fingerprint": loaded.fingerprint, **body})
-    draw_held_out(loaded, cohorts)
+    held_out = draw_held_out(loaded, cohorts)
+    for cohort in cohorts.values():
+        labels = cohort.patient_labels
+        for warning in few_held_out(labels[labels.index.isin(held_out)]):
+            say(console, "Warning", warning, "yellow")
     console.print(f"The study can be trained: hypoxia train {study}")
 
 
@@ -58,7 +63,15 @@ def train(study: Path, tracking_uri: str | None, workers: int | None, as_json: b
     from training.config import load_study
     from training.train import train_study
 
-    _print_json_if(as_json, train_study(load_study(study), _store_address(tracking_uri), workers))
+    try:
+        trained = train_study(load_study(study), _store_address(tracking_uri), workers)
+    except KeyboardInterrupt:
+        click.echo(
+            "Interrupted. The run is marked as killed; the same command goes on after the folds that are finished.", err=True
+        )
+        sys.exit(130)
+    if as_json:
+        _print_json(trained)
 
 
 @click.command()
@@ -67,10 +80,11 @@ def train(study: Path, tracking_uri: str | None, workers: int | None, as_json: b
 def runs(tracking_uri: str | None, as_json: bool) -> None:
     """List the recorded runs, the newest first, with their held-out ROC AUC."""
     from training.registry import list_runs, print_runs
-    from training.tracking import open_store
+    from training.tracking import open_store, store_exists
 
-    found = list_runs(open_store(_store_address(tracking_uri)))
-    _print_json({"runs": found}) if as_json else print_runs(found)
+    address = _store_address(tracking_uri)
+    found = list_runs(open_store(address)) if store_exists(address) else []
+    _print_json({"runs": found}) if as_json else print_runs(found, address)
 
 
 @click.command()
@@ -79,10 +93,11 @@ def runs(tracking_uri: str | None, as_json: bool) -> None:
 def models(tracking_uri: str | None, as_json: bool) -> None:
     """List the registered models and their versions, with aliases and held-out estimates."""
     from training.registry import list_models, print_models
-    from training.tracking import open_store
+    from training.tracking import open_store, store_exists
 
-    found = list_models(open_store(_store_address(tracking_uri)))
-    _print_json({"models": found}) if as_json else print_models(found)
+    address = _store_address(tracking_uri)
+    found = list_models(open_store(address)) if store_exists(address) else []
+    _print_json({"models": found}) if as_json else print_models(found, address)
 
 
 @click.command()
@@ -100,8 +115,3 @@ def _store_address(given: str | None) -> str:
 
 def _print_json(content: dict[str, Any]) -> None:
     click.echo(json.dumps(content, indent=1))
-
-
-def _print_json_if(wanted: bool, content: dict[str, Any]) -> None:
-    if wanted:
-        _print_json(content)

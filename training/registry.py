@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from training.terminal import console_on
 from training.tracking import TAG, Store
 
 NEWEST_RUNS = 50
@@ -61,7 +62,7 @@ def _versions(store: Store, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def print_runs(found: list[dict[str, Any]]) -> None:
+def print_runs(found: list[dict[str, Any]], uri: str) -> None:
     """Runs as a table on stdout."""
     table = _table("started", "study", "sequence", "status", "held-out ROC AUC", "internal ROC AUC", "run")
     for run in found:
@@ -73,10 +74,10 @@ def print_runs(found: list[dict[str, Any]]) -> None:
             *(_shown(run[f"{where}_roc_auc"]) for where in ("held_out", "internal")),
             run["run_id"],
         )
-    _print(table, "No run is recorded here yet; `hypoxia train configs/demo.yaml` makes the first.", bool(found))
+    _print(table, f"No run is recorded in {uri} yet; `hypoxia train configs/demo.yaml` makes the first.", bool(found))
 
 
-def print_models(found: list[dict[str, Any]]) -> None:
+def print_models(found: list[dict[str, Any]], uri: str) -> None:
     """Model versions as a table on stdout."""
     table = _table("model", "version", "aliases", "held-out ROC AUC", "registered", "pipeline")
     for model in found:
@@ -88,7 +89,7 @@ def print_models(found: list[dict[str, Any]]) -> None:
             model["registered"],
             model["pipeline"],
         )
-    _print(table, "No model is registered here yet; `hypoxia train configs/demo.yaml` makes the first.", bool(found))
+    _print(table, f"No model is registered in {uri} yet; `hypoxia train configs/demo.yaml` makes the first.", bool(found))
 
 
 def _table(*columns: str) -> Table:
@@ -99,7 +100,7 @@ def _table(*columns: str) -> Table:
 
 
 def _print(table: Table, otherwise: str, found: bool) -> None:
-    Console(highlight=False).print(table if found else otherwise)
+    console_on(sys.stdout).print(table if found else otherwise)
 
 
 def _interval(metrics: dict[str, float], name: str) -> dict[str, float] | None:

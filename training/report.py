@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from features.audit import few_held_out
 from features.bundle import RESEARCH_USE_ONLY, Estimate
 from training.evaluation import Evaluation
 from training.metrics import METRIC
@@ -88,6 +89,16 @@ def warnings_of(result: StudyResult) -> tuple[str, ...]:
     if search.failures:
         reasons = sorted({str(trial.failure) for trial in search.failures})
         found.append(f"{len(search.failures)} of {len(search.trials)} candidates failed ({'; '.join(reasons[:3])}).")
+    predictions, positives = result.held_out.predictions, result.held_out.predictions["called"]
+    found += few_held_out(predictions.groupby("patient")["label"].max())
+    if positives.all() or not positives.any():
+        side = "positive" if positives.iloc[0] else "negative"
+        found.append(f"Every held-out sample is called {side}: the threshold does not carry over, only the ranking is of use.")
+    if result.cohort.features[list(result.fitted.schema.names)].isna().to_numpy().any():
+        found.append(
+            "Features of the model have missing values in the table; they were imputed in training and in the estimates above, "
+            "but a served model takes complete rows only."
+        )
     undefined = [title_of(name) for name, estimate in result.held_out.estimates.items() if estimate.value is None]
     if undefined:
         found.append(f"Undefined on the held-out patients: {', '.join(undefined)}.")

@@ -6,17 +6,21 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from features.audit import Audit
 from features.bundle import RESEARCH_USE_ONLY
+from features.store import tracking_uri
 from training.report import estimate_rows, warnings_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from training.run import StudyResult
     from training.tracking import Recorded
 
@@ -25,7 +29,12 @@ SHOWN_NAMES = 30
 
 def stderr_console() -> Console:
     """Console on stderr, so that stdout is left to machines."""
-    return Console(file=sys.stderr, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return console_on(sys.stderr)
+
+
+def console_on(stream: TextIO) -> Console:
+    """Console that prints names as they are, and wide where nobody's window limits it."""
+    return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 180)
 
 
 class TerminalProgress:
@@ -42,7 +51,7 @@ class TerminalProgress:
         self._console, self._searches = console, searches
         self._start, self._finished, self._done, self._budget = time.monotonic(), 0, 0, 0
         self._generation = 0
-        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, console=console, transient=True)
         self._task = self._bar.add_task("", total=None)
 
@@ -52,14 +61,15 @@ class TerminalProgress:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def stage(self, words: str) -> None:
         """A line with the time since the start."""
         if self._done:
             self._finished, self._done = self._finished + 1, 0
         self._generation = 0
-        self._console.print(f"[dim]{time.monotonic() - self._start:6.0f} s[/dim]  {words}")
+        self._console.print(f"{time.monotonic() - self._start:6.0f} s  {words}")
 
     def recalled(self) -> None:
         """One search less to make."""
@@ -88,11 +98,11 @@ class TerminalProgress:
 def print_result(console: Console, result: StudyResult, recorded: Recorded, uri: str) -> None:
     """Estimates, features, pipeline, where the run is, and what to type next."""
     level = f"{result.study.evaluation.level:.0%} interval"
-    table = Table(title=f"{recorded.model}: performance on patients that the model had not seen", title_justify="left")
+    table = Table(title=f"{recorded.model}: out-of-sample performance", title_justify="left")
     table.add_column("measure")
-    table.add_column(f"held out, n={len(result.split.test)} ({level})", justify="right")
+    table.add_column(f"held out, {_size(result, result.split.test)}\n({level})", justify="right")
     if result.internal:
-        table.add_column(f"internal, n={len(result.split.train)} ({level})", justify="right")
+        table.add_column(f"internal, {_size(result, result.split.train)}\n({level})", justify="right")
     for name, held_out, internal in estimate_rows(result.held_out, result.internal):
         table.add_row(name, held_out, *([internal] if result.internal else []))
     console.print()
@@ -105,23 +115,30 @@ def print_result(console: Console, result: StudyResult, recorded: Recorded, uri:
     names = list(fitted.schema.names)
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     votes = f"{fitted.selection.votes_used} of {fitted.selection.votes.shape[1]} votes or more"
-    console.print(f"[bold]Features[/bold] ({len(names)}, {votes}): {', '.join(names[:SHOWN_NAMES])}{more}", markup=True)
-    console.print(
-        f"[bold]Pipeline[/bold]: median imputation, {fitted.search.winner.candidate.words}; threshold {fitted.threshold:.3f}"
-    )
+    say(console, f"Features ({len(names)}, {votes})", f"{', '.join(names[:SHOWN_NAMES])}{more}")
+    say(console, "Pipeline", f"median imputation, {fitted.search.winner.candidate.words}; threshold {fitted.threshold:.3f}")
     for warning in warnings_of(result):
-        console.print(f"[yellow]Warning:[/yellow] {warning}")
+        say(console, "Warning", warning, "yellow")
     print_recorded(console, recorded, uri)
-    console.print(f"[bold]{RESEARCH_USE_ONLY}[/bold]")
+    console.print(RESEARCH_USE_ONLY, style="bold")
+
+
+def say(console: Console, label: str, words: str, style: str = "bold") -> None:
+    """A labelled line; what users named is printed as it is, brackets included."""
+    console.print(Text.assemble((label, style), ": ", words))
+
+
+def _size(result: StudyResult, samples: pd.Index) -> str:
+    patients = result.cohort.patients.loc[samples].nunique()
+    return f"n={len(samples)}" if patients == len(samples) else f"n={len(samples)} of {patients} patients"
 
 
 def print_recorded(console: Console, recorded: Recorded, uri: str) -> None:
     """Where the run is, and the next commands."""
-    console.print(
-        f"[bold]Run[/bold] {recorded.run_id} in {uri}; registered as {recorded.model} version {recorded.version}", soft_wrap=True
-    )
+    where = "" if uri == tracking_uri() else f" --tracking-uri {uri}"
+    console.print(f"Run {recorded.run_id} in {uri}; registered as {recorded.model} version {recorded.version}", soft_wrap=True)
     console.print(f"Look at it:  {as_typed('mlflow')} ui --backend-store-uri {uri}", soft_wrap=True)
-    console.print(f"Next:        {as_typed('hypoxia')} serve --model {recorded.model}", soft_wrap=True)
+    console.print(f"Next:        {as_typed('hypoxia')} serve --model {recorded.model}{where}", soft_wrap=True)
 
 
 def as_typed(command: str) -> str:
@@ -157,18 +174,20 @@ _TABLE_2 = ("accuracy", "sensitivity", "specificity", "npv", "ppv", "f1")
 
 def print_audit(console: Console, name: str, found: Audit) -> None:
     """What a table holds and what looks wrong."""
-    console.print(
-        f"[bold]{name}[/bold]: {found.samples} samples of {found.patients} patients (at most "
-        f"{found.most_samples_per_patient} each), {found.events} events, {found.features} features, "
-        f"{found.missing_values} missing values in {len(found.columns_with_missing_values)} columns"
+    say(
+        console,
+        name,
+        f"{found.samples} samples of {found.patients} patients (at most {found.most_samples_per_patient} each), {found.events} "
+        f"events, {found.features} features, {found.missing_values} missing values in {len(found.columns_with_missing_values)} "
+        "columns",
     )
     _print_names(console, "constant columns", found.constant_columns)
     _print_names(console, "duplicate columns", tuple(f"{one} = {other}" for one, other in found.duplicate_columns.items()))
     for warning in found.warnings:
-        console.print(f"[yellow]Warning:[/yellow] {warning}")
+        say(console, "Warning", warning, "yellow")
 
 
 def _print_names(console: Console, words: str, names: tuple[str, ...]) -> None:
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        console.print(f"  {len(names)} {words}: {', '.join(names[:5])}{more}", markup=False)
+        console.print(f"  {len(names)} {words}: {', '.join(names[:5])}{more}")

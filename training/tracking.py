@@ -86,6 +86,7 @@ def open_store(uri: str) -> Store:
 
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DatabaseError
 
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -108,6 +109,8 @@ def open_store(uri: str) -> Store:
         raise InputError(
             f"The MLflow store at {_without_password(uri)} does not answer ({cause.error_code}); is it running?"
         ) from cause
+    except DatabaseError as cause:
+        raise InputError(f"{_without_password(uri)} holds no MLflow database that can be opened; name another store.") from cause
     store = Store(client, uri, folder)
     _mark_dead_runs(store)
     return store
@@ -116,6 +119,11 @@ def open_store(uri: str) -> Store:
 def store_lock(folder: Path | None) -> AbstractContextManager[object]:
     """Held while a local store is created or written to by several steps; a server keeps order itself."""
     return FileLock(folder / ".lock") if folder else nullcontext()
+
+
+def store_exists(uri: str) -> bool:
+    """Whether there is anything to open, so that looking does not create a store."""
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
 
 
 @contextmanager

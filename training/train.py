@@ -110,7 +110,7 @@ def _train_sequences(
     with ExitStack() as stack:
         parent = stack.enter_context(started_run(store, study, {"sequences": ", ".join(cohorts)}))
         for name, cohort in cohorts.items():
-            console.print(f"\n[bold]Sequence {name}[/bold]")
+            console.print(f"\nSequence {name}", style="bold")
             results[name] = _train_one(study, cohort, held_out, store, pool, console, sequence=name, parent=parent)
         _record_table(store, parent, results)
     return parent, results

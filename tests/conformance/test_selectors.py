@@ -63,7 +63,7 @@ def test_the_vote_equals_the_seven_plain_calls(n: int, p: int, seed: int) -> Non
     ours = select(SelectionSettings(), pd.DataFrame(X, columns=names), y, np.random.default_rng(seed))
     forest_rng, lightgbm_rng = (np.random.default_rng(seed).spawn(7)[i] for i in (2, 6))
     z = StandardScaler().fit_transform(X)
-    logistic = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000)
+    logistic = LogisticRegression(C=1.0)
     rfe = RFE(logistic, n_features_to_select=min(100, p), step=0.1).fit(z, y)
     plain = {
         "chi2": chi2(MinMaxScaler().fit_transform(X), y)[0],

@@ -126,6 +126,13 @@ def test_the_same_study_again_gives_the_same_numbers_as_a_new_version(trained: t
         assert again[key] == printed[key], key
 
 
+def test_looking_into_an_empty_folder_creates_nothing(tmp_path: Path) -> None:
+    for command in ("runs", "models"):
+        done = hypoxia(tmp_path, command, "--json")
+        assert json.loads(done.stdout) == {command: []}
+    assert not list(tmp_path.iterdir())
+
+
 def test_runs_and_models_are_listed(trained: tuple[Path, dict]) -> None:
     folder, printed = trained
     runs = json.loads(hypoxia(folder, "runs", "--json").stdout)["runs"]

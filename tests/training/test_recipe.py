@@ -127,6 +127,20 @@ def test_the_same_study_is_the_same_again_with_one_worker_or_two(search: dict) -
         pd.testing.assert_frame_equal(first.predictions, second.predictions, rtol=0, atol=1e-12)
 
 
+def test_the_threshold_of_a_strongly_shrunk_model_parts_new_patients() -> None:
+    # The baseline's probabilities span about 0.03; the folds' models differ in level by as much.
+    baseline_only = {"search": {"kind": "optuna", "trials": 1, "folds": 5}, "selection": {"methods": ["correlation"], "votes": 1}}
+    recipe = toy_study(recipe=baseline_only).recipe
+    for seed in range(5):
+        fitted = fit_recipe(recipe, toy_cohort(60, seed=seed, signal=1.0), np.random.default_rng(seed), HERE)
+        new = toy_cohort(400, seed=seed + 100, signal=1.0)
+        probability = fitted.predict(new.features)
+        assert probability.max() - probability.min() < 0.15
+        called = probability >= fitted.threshold
+        assert called[new.y == 1].mean() > 0.6
+        assert called[new.y == 0].mean() < 0.4
+
+
 def test_shap_values_and_base_add_up_to_the_models_output() -> None:
     cohort = toy_cohort(80)
     split = hold_out(cohort, 0.25, np.random.default_rng(0))
