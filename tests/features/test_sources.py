@@ -132,7 +132,7 @@ GZIPPED = gzip.compress(as_csv(small_table()))
         ("t.parquet", as_parquet(small_table(2).assign(ID=["s1", None])), "has a row without a value in the sample column"),
         ("t.csv", b"id,a\ns1,1\n", "Column 'ID' (cohort.source.sample) is not in t.csv"),
         ("t.csv", as_csv(small_table(), ";"), "parts its columns by semicolons; save it with commas"),
-        ("t.csv", as_csv(small_table(), "\t"), "parts its columns by semicolons; save it with commas"),
+        ("t.csv", as_csv(small_table(), "\t"), "it has one column; values are parted by commas"),
         ("t.csv", b"ID,a\ns1,1,\ns2,2,\n", "has more values in a row than names in the header line"),
         ("t.csv", b"ID,a\ns1,1\ns2,2,3\n", "cannot be read as csv (ParserError); check that the file is whole"),
         ("t.csv", b"", "cannot be read as csv (EmptyDataError)"),
