@@ -81,7 +81,8 @@ def audit(cohort: Cohort) -> Audit:
     frame = cohort.features
     missing = frame.isna().sum()
     constant = ~(frame.max() > frame.min())
-    areas = single_feature_auc(frame.loc[:, ~constant], cohort.y)
+    # Among the few samples that have a rare value any column may part the classes by chance.
+    areas = single_feature_auc(frame.loc[:, ~constant & (frame.notna().mean() >= 0.5)], cohort.y)
     strongest = areas.where(areas >= 0.5, 1 - areas)
     return Audit(
         samples=len(frame),

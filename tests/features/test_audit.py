@@ -108,3 +108,12 @@ def test_the_area_of_a_column_that_one_class_has_no_value_of_is_undefined() -> N
     frame = pd.DataFrame({"only_events": [np.nan, np.nan, 1.0, 2.0], "empty": np.nan, "known": [1.0, 2.0, 3.0, 4.0]})
     areas = single_feature_auc(frame, np.array([0, 0, 1, 1]))
     assert areas.isna().to_dict() == {"only_events": True, "empty": True, "known": False}
+
+
+def test_a_column_that_few_samples_have_is_not_taken_for_the_outcome() -> None:
+    rng = np.random.default_rng(0)
+    labels = pd.Series(np.arange(40) % 2, index=[f"s{i}" for i in range(40)])
+    frame = pd.DataFrame({"rare": np.nan, "noise": rng.normal(size=40)}, index=labels.index)
+    frame.iloc[:4, 0] = [0.0, 1.0, 0.1, 1.1]  # parts the two known samples of either class
+    patients = pd.Series(labels.index, index=labels.index)
+    assert audit(Cohort(FeatureTable(frame), labels, patients)).outcome_like == {}
