@@ -115,7 +115,7 @@ def test_an_output_that_cannot_be_written_is_refused_and_leaves_nothing(register
     with pytest.raises(InputError, match="cannot be written"):
         run("predict", "--model", NAME, table, "-o", table.parent / "nowhere" / "out.csv", "--tracking-uri", registered.uri)
     (table.parent / "folder").mkdir()
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="is a folder; name the file to write"):
         run("predict", "--model", NAME, table, "-o", table.parent / "folder", "--tracking-uri", registered.uri)
     assert sorted(path.name for path in table.parent.iterdir()) == ["folder", "table.csv"]
 
