@@ -378,7 +378,8 @@ def _tpot_space(limits: Limits) -> Any:
 
     return SequentialPipeline(
         [
-            ChoicePipeline([EstimatorNode(type(option), _configuration(option, limits)) for option in options])
+            # A class per option: TPOT mixes the hyperparameters of two nodes if their classes are the same.
+            ChoicePipeline([EstimatorNode(type(option.name, (), {}), _configuration(option, limits)) for option in options])
             for options in STEPS.values()
         ]
     )

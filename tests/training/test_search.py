@@ -9,7 +9,17 @@ from sklearn.pipeline import Pipeline
 from features.errors import HypoxiaError
 from training.models import BASELINE, CLASSIFIERS, SCALERS, Candidate, Choice, Limits, Option
 from training.progress import Silence
-from training.search import Evaluator, InnerFold, OptunaSearch, Scored, TPOTSearch, choose
+from training.search import (
+    Evaluator,
+    InnerFold,
+    OptunaSearch,
+    Scored,
+    TPOTSearch,
+    _candidate_of,
+    _import_evolver,
+    _tpot_space,
+    choose,
+)
 from training.workers import Workers
 
 LIMITS = Limits(samples=40, features=6)
@@ -64,6 +74,18 @@ def test_an_engine_uses_its_budget_starts_from_the_baseline_and_gives_a_plain_pi
     pipeline = result.winner.candidate.pipeline(result.random_state)
     assert type(pipeline) is Pipeline
     assert all(type(step).__module__.startswith("sklearn.") for _, step in pipeline.steps)
+
+
+def test_whatever_evolution_makes_can_be_built() -> None:
+    _import_evolver()
+    space, rng = _tpot_space(LIMITS), np.random.default_rng(0)
+    for _ in range(300):
+        first, second = space.generate(rng), space.generate(rng)
+        first.crossover(second, rng=rng)
+        first.mutate(rng=rng)
+        for individual in (first, second):
+            pipeline = _candidate_of(individual).pipeline(0)
+            assert pipeline.steps
 
 
 @ENGINES
