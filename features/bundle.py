@@ -1,4 +1,4 @@
-"""The one file format that leaves training: a pipeline, the features it takes, and the card that says what it is."""
+"""The one file format that leaves training: a pipeline, the features it takes, what they looked like, and its card."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 from sklearn.pipeline import Pipeline
 
+from features import signing
+from features.contract import Contract
 from features.errors import BundleError
 from features.settings import Settings
 from features.table import FeatureSchema
 
-FORMAT = 1
+FORMAT = 2  # 2: contract, background, signature
 MANIFEST = "manifest.json"
-FILES = {"pipeline.skops", "schema.json", "card.json", "golden.json"}
+FILES = {"pipeline.skops", "schema.json", "contract.json", "card.json", "golden.json", "background.json"}
 GOLDEN_TOLERANCE = 1e-9
 RESEARCH_USE_ONLY = "Research use only: not a medical device, not for decisions about a patient."
 
@@ -89,17 +91,23 @@ class ModelCard(Settings):
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A fitted pipeline from a feature matrix to a probability, its schema and its card.
+    """A fitted pipeline from a feature matrix to a probability, its schema, its contract and its card.
 
     Attributes
     ----------
     pipeline : Pipeline
         Takes a float matrix of shape (n_samples, n_features) with the schema's columns in the schema's order.
+    contract : Contract
+        What a row must look like, and when it looks unlike the training samples.
+    background : ndarray of shape (n_background, n_features)
+        Rows that stand for the training samples where an answer is explained; no patient's.
     """
 
     pipeline: Pipeline
     schema: FeatureSchema
     card: ModelCard
+    contract: Contract
+    background: np.ndarray
 
     def score(self, matrix: np.ndarray) -> np.ndarray:
         """Probability of the event per row.
@@ -117,7 +125,7 @@ class ModelBundle:
 
 
 def save_bundle(bundle: ModelBundle, folder: Path, golden: np.ndarray) -> None:
-    """Write a bundle to a folder that does not exist yet; it is there whole or not at all.
+    """Write a bundle, signed, to a folder that does not exist yet; it is there whole or not at all.
 
     Parameters
     ----------
@@ -129,6 +137,9 @@ def save_bundle(bundle: ModelBundle, folder: Path, golden: np.ndarray) -> None:
     stage = Path(tempfile.mkdtemp(prefix=".bundle-", dir=folder.parent))
     try:
         _write_files(bundle, stage, golden)
+        signing.sign(stage)
+        for path in (*stage.iterdir(), stage):
+            _flush(path)
         stage.chmod(0o755)
         stage.rename(folder)
     except BaseException:
@@ -137,17 +148,18 @@ def save_bundle(bundle: ModelBundle, folder: Path, golden: np.ndarray) -> None:
 
 
 def load_bundle(folder: Path) -> ModelBundle:
-    """Read a bundle after checking that it is whole, unchanged, and holds allowed classes only.
+    """Read a bundle after checking that it is whole, unchanged, signed, and holds allowed classes only.
 
     Raises
     ------
     BundleError
-        A file is missing, changed or extra; a class is not in ``TRUSTED_TYPES``; the golden rows score differently.
-        Nothing of the pipeline was built unless all but the last had passed.
+        A file is missing, changed or extra; the signature is of no trusted key; a class is not in ``TRUSTED_TYPES``; the
+        golden rows score differently. Nothing of the pipeline was built unless all but the last had passed.
     """
     import skops.io
 
     _check_files(folder)
+    signing.verify(folder)
     pipeline_file = folder / "pipeline.skops"
     refused = sorted(set(skops.io.get_untrusted_types(file=pipeline_file)) - set(TRUSTED_TYPES))
     if refused:
@@ -158,9 +170,16 @@ def load_bundle(folder: Path) -> ModelBundle:
         pipeline=skops.io.load(pipeline_file, trusted=list(TRUSTED_TYPES)),
         schema=FeatureSchema.model_validate_json((folder / "schema.json").read_text(encoding="utf-8")),
         card=ModelCard.model_validate_json((folder / "card.json").read_text(encoding="utf-8")),
+        contract=Contract.model_validate_json((folder / "contract.json").read_text(encoding="utf-8")),
+        background=np.array(json.loads((folder / "background.json").read_text(encoding="utf-8")), dtype=float),
     )
     _check_golden(bundle, folder)
     return bundle
+
+
+def bundle_digest(folder: Path) -> str:
+    """What a bundle is, byte for byte: the SHA-256 of its manifest, which holds those of its files."""
+    return _digest(folder / MANIFEST)
 
 
 def _write_files(bundle: ModelBundle, stage: Path, golden: np.ndarray) -> None:
@@ -169,12 +188,12 @@ def _write_files(bundle: ModelBundle, stage: Path, golden: np.ndarray) -> None:
     skops.io.dump(bundle.pipeline, stage / "pipeline.skops")
     (stage / "schema.json").write_text(bundle.schema.model_dump_json(indent=1), encoding="utf-8")
     (stage / "card.json").write_text(bundle.card.model_dump_json(indent=1), encoding="utf-8")
+    (stage / "contract.json").write_text(bundle.contract.model_dump_json(indent=1), encoding="utf-8")
+    (stage / "background.json").write_text(json.dumps(bundle.background.tolist()), encoding="utf-8")
     scored = {"rows": golden.tolist(), "scores": bundle.score(golden).tolist()}
     (stage / "golden.json").write_text(json.dumps(scored), encoding="utf-8")
     digests = {path.name: _digest(path) for path in sorted(stage.iterdir())}
     (stage / MANIFEST).write_text(json.dumps({"format": FORMAT, "sha256": digests}, indent=1), encoding="utf-8")
-    for path in (*stage.iterdir(), stage):
-        _flush(path)
 
 
 def _check_files(folder: Path) -> None:
@@ -184,8 +203,8 @@ def _check_files(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise BundleError(f"The model has no readable {MANIFEST}; it is incomplete. Register it again.") from cause
     if manifest.get("format") != FORMAT:
-        raise BundleError(f"The model is of format {manifest.get('format')!r}; this version reads {FORMAT}.")
-    present = {path.name for path in folder.iterdir()} - {MANIFEST}
+        raise BundleError(f"The model is of format {manifest.get('format')!r}; this version reads {FORMAT}. Train it again.")
+    present = {path.name for path in folder.iterdir()} - {MANIFEST, signing.SIGNATURE}
     for name in sorted(present ^ FILES):
         raise BundleError(f"The model's file {name!r} is {'extra' if name in present else 'missing'}; it was not loaded.")
     for name in sorted(FILES):

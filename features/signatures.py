@@ -49,6 +49,25 @@ class Signature(Settings):
         return {gene: column for gene, column in chosen.items() if column is not None}
 
 
+def gene_aliases(features: Collection[str]) -> dict[str, str]:
+    """Other symbols of genes among the features: symbol to feature; none that has come to mean another gene.
+
+    Examples
+    --------
+    >>> toy = Signature(title="toy", doi="", rule="", genes=("A", "B"), aliases={"B": ("OLDB",)})
+    >>> toy.names_of("B")
+    ('B', 'OLDB')
+    """
+    found: dict[str, str] = {}
+    for signature in signatures().values():
+        for gene in signature.genes:
+            names = [name for name in signature.names_of(gene) if name not in signature.ambiguous]
+            present = [name for name in names if name in features]
+            if len(present) == 1:
+                found |= {name: present[0] for name in names if name != present[0]}
+    return found
+
+
 @cache
 def signatures() -> dict[str, Signature]:
     """All signatures that ship with this package, by name.

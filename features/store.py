@@ -19,6 +19,19 @@ def tracking_uri(given: str | None = None) -> str:
     return given or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DEFAULT_FOLDER).resolve() / 'mlflow.db'}"
 
 
+def state_folder(uri: str) -> Path:
+    """Folder for the logs that belong to a store: beside a store in a local file, else among the user's own state.
+
+    Examples
+    --------
+    >>> str(state_folder("sqlite:////srv/hypoxia/mlflow.db"))
+    '/srv/hypoxia'
+    """
+    if uri.startswith("sqlite:///"):
+        return Path(uri.removeprefix("sqlite:///")).resolve().parent
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "hypoxia"
+
+
 def switch_telemetry_off() -> None:
     """Tell the dependencies not to report usage nor to look for updates; call it before they are imported."""
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "BENTOML_DO_NOT_TRACK"):

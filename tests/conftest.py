@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 from hypothesis import settings
+
+# Models are signed with a key of the tests' own, in every process that they start; never with the one of who runs them.
+os.environ.setdefault("HYPOXIA_KEYS", tempfile.mkdtemp(prefix="hypoxia-test-keys-"))
 
 # A busy machine must not fail a property.
 settings.register_profile("patient", deadline=None)

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from features.cohort import CohortSettings
+from features.contract import ContractSettings
 from features.errors import InputError
 from features.settings import Settings
 from features.table import did_you_mean
@@ -57,6 +58,8 @@ class Study(Settings):
         Every random choice derives from it, per named stage.
     model : str
         Name in the registry; with sequences, the sequence is appended.
+    contract : mapping
+        What the model takes when it is served.
     """
 
     name: str = Field(min_length=1)
@@ -66,6 +69,7 @@ class Study(Settings):
     recipe: Recipe = Recipe()
     evaluation: EvaluationSettings = EvaluationSettings()
     model: str = Field(min_length=1)
+    contract: ContractSettings = ContractSettings()
     compute: Compute = Compute()
 
     _folder: Path = PrivateAttr(default=Path())
@@ -102,25 +106,42 @@ def load_study(path: Path) -> Study:
         The file is absent or no YAML, or a key is unknown, missing or has a value that it cannot have; the message has
         the dotted path of the key.
     """
-    try:
-        content = _StrictLoader(path.read_text(encoding="utf-8")).get_single_data()
-    except FileNotFoundError as cause:
-        raise InputError(f"{path} does not exist; give the path of a study file, for example configs/demo.yaml.") from cause
-    except (OSError, UnicodeDecodeError) as cause:
-        raise InputError(f"{path} cannot be read ({type(cause).__name__}); give the path of a study file.") from cause
-    except (yaml.YAMLError, ValueError) as cause:  # a date such as 2020-13-01 is a ValueError
-        where = getattr(cause, "problem_mark", None)
-        at = f" at line {where.line + 1}" if where else ""
-        problem = getattr(cause, "problem", None) or str(cause).splitlines()[0]
-        raise InputError(f"{path} is not valid YAML{at} ({problem}); compare it with configs/demo.yaml.") from cause
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path} holds no study; it should begin with keys such as name, cohort and model.")
+    content = read_mapping(path, "study", "configs/demo.yaml", "name, cohort and model")
     try:
         study = Study.model_validate(content)
     except ValidationError as cause:
         raise InputError(f"{path}: {_first_fault(cause, content)}") from cause
     study._folder = path.resolve().parent
     return study
+
+
+def read_mapping(path: Path, kind: str, example: str, keys: str) -> Mapping[str, Any]:
+    """Read a YAML file that holds one mapping, none of whose keys is there twice.
+
+    Parameters
+    ----------
+    kind, example, keys : str
+        What the file should be, one that is right, and keys that it begins with, for the messages.
+
+    Raises
+    ------
+    InputError
+        The file is absent or no YAML, or holds something else.
+    """
+    try:
+        content = _StrictLoader(path.read_text(encoding="utf-8")).get_single_data()
+    except FileNotFoundError as cause:
+        raise InputError(f"{path} does not exist; give the path of a {kind} file, for example {example}.") from cause
+    except (OSError, UnicodeDecodeError) as cause:
+        raise InputError(f"{path} cannot be read ({type(cause).__name__}); give the path of a {kind} file.") from cause
+    except (yaml.YAMLError, ValueError) as cause:  # a date such as 2020-13-01 is a ValueError
+        where = getattr(cause, "problem_mark", None)
+        at = f" at line {where.line + 1}" if where else ""
+        problem = getattr(cause, "problem", None) or str(cause).splitlines()[0]
+        raise InputError(f"{path} is not valid YAML{at} ({problem}); compare it with {example}.") from cause
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} holds no {kind}; it should begin with keys such as {keys}.")
+    return content
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -5,8 +5,10 @@ The science runs without this module; it takes finished results and writes them 
 
 from __future__ import annotations
 
+import atexit
 import json
 import platform
+import shutil
 import signal
 import socket
 import tempfile
@@ -18,6 +20,7 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
@@ -26,7 +29,9 @@ import yaml
 from filelock import FileLock
 
 from features.bundle import Estimate, ModelBundle, ModelCard, save_bundle
+from features.contract import contract_of
 from features.errors import InputError
+from features.signatures import gene_aliases
 from features.store import switch_telemetry_off
 from training.config import Study
 from training.report import figures, summary_text, warnings_of
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 
 TAG = "hypoxia."
 GOLDEN_ROWS = 5
+BACKGROUND_ROWS = 24
 REPORTED_VERSIONS = ("numpy", "scipy", "scikit-learn", "pandas", "skops", "tpot", "optuna", "shap", "lightgbm")
 
 
@@ -126,6 +132,44 @@ def store_exists(uri: str) -> bool:
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
 
 
+def artifacts_of(store: Store, run_id: str, wanted: str = "") -> Path:
+    """Folder (or file) of a run's artifacts on this machine: in place for a local store, else downloaded until the process ends.
+
+    Raises
+    ------
+    InputError
+        The run has no such artifact, or its files are not where the store says.
+    """
+    from mlflow.exceptions import MlflowException
+
+    folder = None
+    if urlsplit(store.client.get_run(run_id).info.artifact_uri).scheme not in {"", "file"}:
+        folder = tempfile.mkdtemp(prefix="hypoxia-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        found = Path(store.client.download_artifacts(run_id, wanted, folder))
+    except (MlflowException, OSError) as cause:
+        raise InputError(
+            f"The files of run {run_id} cannot be read; put the folder back where it was, or train the model again."
+        ) from cause
+    if not found.exists():
+        raise InputError(f"Run {run_id} has no {wanted or 'files'}; put the folder back where it was, or train the model again.")
+    return found
+
+
+def find_run(store: Store, run_id: str) -> Run | None:
+    """A run that is not deleted, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = store.client.get_run(run_id)
+    except MlflowException as cause:
+        if cause.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return run if run.info.lifecycle_stage == "active" else None
+
+
 @contextmanager
 def started_run(store: Store, study: Study, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
     """A run that is RUNNING inside the block and FINISHED, FAILED or KILLED after it.
@@ -170,14 +214,15 @@ def record(store: Store, run_id: str, result: StudyResult, model: str, sequence:
     parameters = [Param(name, value[:500]) for name, value in _parameters(result).items()]
     store.client.log_batch(run_id, metrics=metrics, params=parameters)
     store.client.set_tag(run_id, TAG + "repeatable", str(result.repeatable).lower())
-    bundle = ModelBundle(result.fitted.pipeline, result.fitted.schema, model_card(result, model, sequence))
+    bundle = model_bundle(result, model, sequence)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _write_tables(result, folder)
         _write_figures(result, folder / "figures")
         (folder / "summary.md").write_text(summary_text(result, model), encoding="utf-8")
         development = result.cohort.features.loc[result.split.train, list(result.fitted.schema.names)]
-        save_bundle(bundle, folder / "bundle", golden_rows(development, result.study.rng("golden rows")))
+        golden = shuffled_quantiles(development, GOLDEN_ROWS, result.study.rng("golden rows"))
+        save_bundle(bundle, folder / "bundle", golden)
         store.client.log_artifacts(run_id, str(folder))
     return Recorded(run_id, model, register(store, model, run_id, bundle.card))
 
@@ -202,6 +247,20 @@ def register(store: Store, model: str, run_id: str, card: ModelCard) -> str:
                 raise
         made = store.client.create_model_version(model, source, run_id, tags=tags, description=card.pipeline)
     return str(made.version)
+
+
+def model_bundle(result: StudyResult, model: str, sequence: str | None) -> ModelBundle:
+    """What ships of a result."""
+    fitted, cohort, study = result.fitted, result.cohort, result.study
+    development = cohort.features.loc[result.split.train, list(fitted.schema.names)]
+    patients = cohort.patients.loc[result.split.train]
+    return ModelBundle(
+        pipeline=fitted.pipeline,
+        schema=fitted.schema,
+        card=model_card(result, model, sequence),
+        contract=contract_of(development, study.contract, patients, gene_aliases(fitted.schema.names)),
+        background=shuffled_quantiles(development, BACKGROUND_ROWS, study.rng("background rows")),
+    )
 
 
 def model_card(result: StudyResult, model: str, sequence: str | None) -> ModelCard:
@@ -231,7 +290,7 @@ def model_card(result: StudyResult, model: str, sequence: str | None) -> ModelCa
     )
 
 
-def golden_rows(features: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+def shuffled_quantiles(features: pd.DataFrame, count: int, rng: np.random.Generator) -> np.ndarray:
     """Rows within the training range that are no patient's: quantiles of each feature, shuffled independently.
 
     Parameters
@@ -240,9 +299,9 @@ def golden_rows(features: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (5, n_features)
+    ndarray of shape (count, n_features)
     """
-    quantiles = features.quantile(np.linspace(0.1, 0.9, GOLDEN_ROWS)).to_numpy()
+    quantiles = features.quantile(np.linspace(0.05, 0.95, count)).to_numpy()
     return rng.permuted(quantiles, axis=0)
 
 

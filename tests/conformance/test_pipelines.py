@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
 from features.bundle import Estimate, ModelBundle, ModelCard, load_bundle, save_bundle
+from features.contract import ContractSettings, contract_of
 from features.table import FeatureSchema
 from training.models import CLASSIFIERS, SCALERS, Candidate, Choice, Limits, Option
 
@@ -36,7 +38,9 @@ def test_a_pipeline_survives_the_bundle_with_equal_scores_and_without_a_patient(
     X, y = rng.normal(size=(60, 6)), np.arange(60) % 2
     steps = Candidate.of(scaler.name, simplest(scaler), classifier.name, simplest(classifier)).pipeline(3).steps
     pipeline = make_pipeline(SimpleImputer(strategy="median"), *(step for _, step in steps)).fit(X, y)
-    save_bundle(ModelBundle(pipeline, FeatureSchema.of("abcdef"), CARD), tmp_path / "bundle", X[:2] * 0.5)
+    contract = contract_of(pd.DataFrame(X, columns=list("abcdef")), ContractSettings())
+    bundle = ModelBundle(pipeline, FeatureSchema.of("abcdef"), CARD, contract, background=X[:2] * 0.5)
+    save_bundle(bundle, tmp_path / "bundle", X[:2] * 0.5)
     loaded = load_bundle(tmp_path / "bundle")
     new = rng.normal(size=(40, 6))
     np.testing.assert_array_equal(loaded.score(new), pipeline.predict_proba(new)[:, 1])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import features.bundle
-from features.bundle import MANIFEST, ModelBundle, load_bundle, save_bundle
+from features import signing
+from features.bundle import FILES, FORMAT, MANIFEST, ModelBundle, bundle_digest, load_bundle, save_bundle
 from features.errors import BundleError
+from features.signing import SIGNATURE, SignatureError
 from features.table import FeatureSchema
 from tests.serving.registered import small_bundle
 
@@ -48,14 +51,21 @@ def with_pipeline(pipeline: Pipeline) -> ModelBundle:
     small = small_bundle()
     y = np.array([0, 1] * 10)
     pipeline.fit(np.random.default_rng(0).normal(size=(20, 4)) + y[:, None], y)
-    return ModelBundle(pipeline, small.schema, small.card)
+    return replace(small, pipeline=pipeline)
 
 
 def make_manifest_fit(folder: Path) -> None:
     """What an attacker who may write the folder would do: the digests are of the changed files."""
-    files = [path for path in folder.iterdir() if path.name != MANIFEST]
+    files = [path for path in folder.iterdir() if path.name not in {MANIFEST, SIGNATURE}]
     digests = {path.name: features.bundle._digest(path) for path in files}
-    (folder / MANIFEST).write_text(json.dumps({"format": 1, "sha256": digests}))
+    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "sha256": digests}))
+
+
+def sign_again(folder: Path) -> None:
+    """What one could do who holds a trusted key: what is behind the signature must hold by itself."""
+    make_manifest_fit(folder)
+    (folder / SIGNATURE).unlink()
+    signing.sign(folder)
 
 
 def test_a_bundle_that_was_saved_scores_the_same_when_it_is_loaded(tmp_path: Path) -> None:
@@ -64,6 +74,8 @@ def test_a_bundle_that_was_saved_scores_the_same_when_it_is_loaded(tmp_path: Pat
     np.testing.assert_array_equal(loaded.score(ROWS), bundle.pipeline.predict_proba(ROWS)[:, 1])
     assert loaded.schema == bundle.schema
     assert loaded.card == bundle.card
+    assert loaded.contract == bundle.contract
+    np.testing.assert_array_equal(loaded.background, bundle.background)
 
 
 def test_a_model_of_many_trees_comes_back_too(tmp_path: Path) -> None:
@@ -71,7 +83,7 @@ def test_a_model_of_many_trees_comes_back_too(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load_bundle(saved(tmp_path, bundle)).score(ROWS), bundle.score(ROWS))
 
 
-@pytest.mark.parametrize("name", ["pipeline.skops", "schema.json", "card.json", "golden.json"])
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_a_changed_byte_is_noticed(tmp_path: Path, name: str) -> None:
     folder = saved(tmp_path)
     content = bytearray((folder / name).read_bytes())
@@ -81,7 +93,7 @@ def test_a_changed_byte_is_noticed(tmp_path: Path, name: str) -> None:
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("name", ["pipeline.skops", "schema.json", "card.json", "golden.json"])
+@pytest.mark.parametrize("name", sorted(FILES))
 @pytest.mark.parametrize("forged", [False, True])
 def test_a_missing_file_is_named(tmp_path: Path, name: str, forged: bool) -> None:
     folder = saved(tmp_path)
@@ -109,7 +121,7 @@ def test_a_pickle_that_was_added_is_refused_and_never_opened(tmp_path: Path, for
     assert not evidence.exists()
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "sha256": [1]}'])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", '{"format": 2}', '{"format": 2, "sha256": [1]}'])
 def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str | None) -> None:
     folder = saved(tmp_path)
     (folder / MANIFEST).unlink() if content is None else (folder / MANIFEST).write_text(content)
@@ -120,8 +132,8 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str | None)
 def test_a_format_of_the_future_is_refused(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 2}))
-    with pytest.raises(BundleError, match="of format 2; this version reads 1"):
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"format": FORMAT + 1}))
+    with pytest.raises(BundleError, match=f"of format {FORMAT + 1}; this version reads {FORMAT}"):
         load_bundle(folder)
 
 
@@ -147,7 +159,7 @@ def test_a_command_hidden_in_a_pipeline_is_refused_and_not_run(tmp_path: Path) -
     evidence = tmp_path / "evidence"
     bundle.pipeline.steps[0] = ("harm", FunctionTransformer(os.system, kw_args={"command": f"touch {evidence}"}))
     skops.io.dump(bundle.pipeline, folder / "pipeline.skops")
-    make_manifest_fit(folder)
+    sign_again(folder)
     with pytest.raises(BundleError, match="system, which is not among the classes"):
         load_bundle(folder)
     assert not evidence.exists()
@@ -158,7 +170,7 @@ def test_golden_rows_that_score_differently_are_noticed(tmp_path: Path) -> None:
     golden = json.loads((folder / "golden.json").read_text())
     golden["scores"][0] += 1e-6
     (folder / "golden.json").write_text(json.dumps(golden))
-    make_manifest_fit(folder)
+    sign_again(folder)
     with pytest.raises(BundleError, match="scores its golden rows differently here"):
         load_bundle(folder)
 
@@ -192,4 +204,45 @@ def test_nothing_of_a_loaded_schema_is_lost(tmp_path: Path) -> None:
     schema = FeatureSchema.model_validate(
         {"features": [{"name": name, "unit": "mm", "reference": "IBSI:1"} for name in small.schema.names]}
     )
-    assert load_bundle(saved(tmp_path, ModelBundle(small.pipeline, schema, small.card))).schema == schema
+    assert load_bundle(saved(tmp_path, replace(small, schema=schema))).schema == schema
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_changed_file_with_a_manifest_that_fits_fails_the_signature(tmp_path: Path, name: str) -> None:
+    folder = saved(tmp_path)
+    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+    make_manifest_fit(folder)
+    with pytest.raises(SignatureError, match="changed after it was signed"):
+        load_bundle(folder)
+
+
+def test_a_bundle_without_signature_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    (folder / SIGNATURE).unlink()
+    with pytest.raises(SignatureError, match="not signed"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"mediaType": "x"}'])
+def test_a_signature_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+    folder = saved(tmp_path)
+    (folder / SIGNATURE).write_text(content)
+    with pytest.raises(SignatureError, match="signature is of none of the"):
+        load_bundle(folder)
+
+
+def test_a_bundle_of_another_machine_is_taken_once_its_key_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYPOXIA_KEYS", str(tmp_path / "theirs"))
+    folder = saved(tmp_path)
+    monkeypatch.setenv("HYPOXIA_KEYS", str(tmp_path / "ours"))
+    with pytest.raises(SignatureError, match=r"copy that machine's public key .* into .*ours/trusted"):
+        load_bundle(folder)
+    (tmp_path / "ours" / "trusted").mkdir(parents=True)
+    (public,) = (tmp_path / "theirs" / "trusted").glob("*.pub")
+    (tmp_path / "ours" / "trusted" / public.name).write_bytes(public.read_bytes())
+    np.testing.assert_array_equal(load_bundle(folder).score(ROWS), small_bundle().score(ROWS))
+
+
+def test_the_digest_tells_bundles_apart(tmp_path: Path) -> None:
+    one, other = saved(tmp_path / "one"), saved(tmp_path / "other", small_bundle(seed=1))
+    assert bundle_digest(one) == bundle_digest(one) != bundle_digest(other)

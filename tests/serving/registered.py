@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from features.bundle import Estimate, ModelBundle, ModelCard, save_bundle
+from features.contract import ContractSettings, contract_of
 from features.store import switch_telemetry_off
 from features.table import FeatureSchema
 
@@ -34,13 +37,19 @@ class Registered:
         return [float(value) for value in self.bundle.pipeline.predict_proba(matrix)[:, 1]]
 
 
-def small_bundle(seed: int = 0) -> ModelBundle:
+def small_bundle(seed: int = 0, missing: Literal["refuse", "impute"] = "refuse") -> ModelBundle:
     """Logistic regression on 60 made-up samples of four features on very different scales."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(60, len(FEATURES))) * [1e4, 1.0, 50.0, 3.0]
     y = (X[:, 0] / 1e4 - X[:, 3] / 3 + rng.normal(size=60) > 0).astype(int)
     steps = [("impute", SimpleImputer()), ("scale", StandardScaler()), ("classify", LogisticRegression())]
-    return ModelBundle(Pipeline(steps).fit(X, y), FeatureSchema.of(FEATURES), _card(y))
+    return ModelBundle(
+        pipeline=Pipeline(steps).fit(X, y),
+        schema=FeatureSchema.of(FEATURES),
+        card=_card(y),
+        contract=contract_of(pd.DataFrame(X, columns=FEATURES), ContractSettings(missing=missing), aliases={"CAIX": "CA9"}),
+        background=rng.permuted(X[:20], axis=0),
+    )
 
 
 def rows_like_training(number: int, seed: int = 1) -> list[dict[str, float]]:
