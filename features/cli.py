@@ -16,9 +16,17 @@ COMMANDS = {
     "train": ("training.cli:train", "Select, search, judge, explain, record and register: a study becomes a model."),
     "runs": ("training.cli:runs", "List the runs that are recorded."),
     "models": ("training.cli:models", "List the models that are registered."),
+    "compare": ("training.cli_registry:compare", "Put models side by side, with paired differences on the same patients."),
+    "promote": ("training.cli_promotion:promote", "Give a version an alias, if it passes the gate."),
+    "rollback": ("training.cli_promotion:rollback", "Give an alias back to the version that held it before."),
+    "audit": ("training.cli_promotion:audit", "List who promoted what, and check that the log was not changed."),
+    "validate": ("training.cli_promotion:validate", "Judge a frozen model on a labelled table from elsewhere."),
     "schema": ("training.cli:schema", "Print the JSON schema of a study file."),
     "predict": ("serving.cli:predict", "Score a table offline with a registered model."),
     "serve": ("serving.cli:serve", "Serve a registered model over HTTP on this machine."),
+    "package": ("serving.cli_operations:package", "Make a Bento: a folder that serves models anywhere, without a registry."),
+    "doctor": ("serving.cli_operations:doctor", "Check installation, store, keys, models, port, disk and clock."),
+    "token": ("serving.cli:token", "Print a new random token, for who may ask the server."),
 }
 
 

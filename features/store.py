@@ -37,3 +37,4 @@ def switch_telemetry_off() -> None:
     for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "BENTOML_DO_NOT_TRACK"):
         os.environ[name] = "True" if name.startswith("BENTOML") else "true"
     os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # it would write into what a command says on stderr

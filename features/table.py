@@ -55,13 +55,15 @@ class FeatureSchema(Settings):
         """Names of the features, in order."""
         return tuple(feature.name for feature in self.features)
 
-    def conform(self, rows: pd.DataFrame) -> pd.DataFrame:
+    def conform(self, rows: pd.DataFrame, *, impute: bool = False) -> pd.DataFrame:
         """Take the model's features out of a wider table, by name, in the model's order.
 
         Parameters
         ----------
         rows : DataFrame of shape (n_samples, at least n_features)
             Other columns are left out; the order of columns does not matter.
+        impute : bool
+            Whether the model fills an empty cell; text in a cell is not empty.
 
         Returns
         -------
@@ -77,11 +79,15 @@ class FeatureSchema(Settings):
         faults += [(name, "is there twice") for name in rows.columns[rows.columns.duplicated()] if name in self.names]
         if faults:
             raise SchemaMismatchError(faults)
-        values = rows.loc[:, list(self.names)].apply(pd.to_numeric, errors="coerce").astype(float)
-        finite = np.isfinite(values.to_numpy()).all(axis=0)
-        if not finite.all():
+        given = rows.loc[:, list(self.names)]
+        values = given.apply(pd.to_numeric, errors="coerce").astype(float)
+        good = np.isfinite(values.to_numpy())
+        if impute:
+            good |= given.isna().to_numpy()
+        if not good.all():
+            reason = "has a value that is not a finite number" if impute else "has a missing or non-finite value"
             raise SchemaMismatchError(
-                [(name, "has a missing or non-finite value") for name, good in zip(self.names, finite, strict=True) if not good]
+                [(name, reason) for name, fine in zip(self.names, good.all(axis=0), strict=True) if not fine]
             )
         return values
 

@@ -2,54 +2,77 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from features.bundle import RESEARCH_USE_ONLY
 from features.errors import InputError
-from serving.predictor import MOST_FAULTS, Predictor, RowsMismatchError
+from serving.admin import admin_routes, problems_of
+from serving.open_inference import InferRequest, InferResponse, add_open_inference, infer, require_version
+from serving.openapi import Described, Name, describe, refusals
+from serving.page import page_routes
+from serving.prediction import Answerer, BusyError, Judged, answered, encode, read_request
+from serving.predictor import MOST_FAULTS, Fault, Predictor, RowsMismatchError, UnlikeTrainingError
 from serving.schemas import (
+    ContractSummary,
+    ExplainRequest,
+    FeatureContract,
+    ModelCardAnswer,
+    ModelContract,
     ModelDescription,
     ModelList,
     ModelSummary,
-    ModelVersionName,
-    Prediction,
     PredictRequest,
     PredictResponse,
-    Problem,
-    ProblemFault,
 )
-from serving.strict_json import StrictRoute
+from serving.served import product_version
+from serving.shelf import PendingProblem
+from serving.strict_json import StrictRequest, StrictRoute
+from serving.telemetry import Reason, note_refused, note_scored
 
 PROBLEM_JSON = "application/problem+json"
-# A key that a client made up comes back in a pointer, but not a megabyte of it.
-LONGEST_TOKEN = 200
 
 logger = logging.getLogger(__name__)
 
+# Takes a model's name, rows as they were scored, their probabilities and labels; returns at once.
+Offer = Callable[[str, Sequence[Mapping[str, float]], Sequence[float], Sequence[str]], None]
 
-def create_app(predictors: Mapping[str, Predictor]) -> FastAPI:
+
+def create_app(
+    predictors: Mapping[str, Predictor],
+    reload: Callable[[], bool] | None = None,
+    *,
+    offer: Offer | None = None,
+    warm: bool = False,
+) -> FastAPI:
     """Endpoint over models by name; looks a model up at every request, so that it may be put there, or replaced, later.
 
     Parameters
     ----------
     predictors : mapping of str to Predictor
         Key: the model's name in the registry.
+    reload : callable, optional
+        Looks into the registry and takes over what is new; without it there is no route for that.
+    offer : callable, optional
+        Is shown what was answered (`serving.shadow.Shadow.offer`).
+    warm : bool
+        Whether to make explanations ready in the background now, rather than when the first one is asked for.
     """
     app = FastAPI(
         title="Tumour-hypoxia biomarkers",
         description=RESEARCH_USE_ONLY,
-        version=version("hypoxia-biomarkers"),
+        version=product_version(),
         docs_url=None,  # the ready-made pages load scripts from another host
         redoc_url=None,
         redirect_slashes=False,  # a redirect is built from the client's Host header
@@ -57,60 +80,188 @@ def create_app(predictors: Mapping[str, Predictor]) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.router.route_class = StrictRoute
-    _add_routes(app, predictors)
+    answerers = Answerers(predictors)
+    _add_descriptions(app, predictors, answerers)
+    _add_predictions(app, answerers, offer)
+    add_open_inference(app, predictors)
+    if reload is not None:
+        app.include_router(admin_routes(predictors, reload))
+    app.router.routes.extend(page_routes())
     _add_refusals(app)
-    _declare_problems(app)
+    describe(app, predictors, PredictRequest, ExplainRequest, InferRequest)
+    if warm:
+        threading.Thread(target=answerers.warm, name="warm", daemon=True).start()
     return app
 
 
-def _add_routes(app: FastAPI, predictors: Mapping[str, Predictor]) -> None:
-    def named(name: str) -> Predictor:
-        if name not in predictors:
-            raise HTTPException(404, f"No such model is served here; there is: {', '.join(sorted(predictors))}.")
-        return predictors[name]
+class Answerers:
+    """Who answers for which model: made when a version is first asked for, and anew when another takes its place."""
 
-    @app.get("/v1/models", summary="The models that are served here")
+    def __init__(self, predictors: Mapping[str, Predictor]) -> None:
+        self._predictors = predictors
+        self._made: dict[str, Answerer] = {}
+        self._explaining = ThreadPoolExecutor(1, thread_name_prefix="explain")
+
+    def of(self, name: str) -> Answerer:
+        """Whoever answers for a model now."""
+        try:
+            predictor = self._predictors[name]
+        except KeyError:
+            there = ", ".join(sorted(self._predictors))
+            raise HTTPException(404, f"No such model is served here; there is: {there}.") from None
+        made = self._made.get(name)
+        if made is None or made.predictor is not predictor:
+            made = self._made[name] = Answerer(predictor, self._explaining)
+        return made
+
+    def warm(self) -> None:
+        """Make the first answers and explanations as quick as all others."""
+        for name in list(self._predictors):
+            try:
+                self.of(name).predictor.explainer.warm()
+            except Exception as error:  # noqa: BLE001 - nobody asked yet; whoever does is told
+                logger.error("Explanations of %s could not be made ready (%s).", name, type(error).__name__)
+
+
+class DirectRoute(APIRoute):
+    """Hands its endpoint the request as it is: for a route that reads, checks, writes and documents itself."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        endpoint = self.endpoint
+
+        async def handle(request: Request) -> Response:
+            response: Response = await endpoint(StrictRequest(request.scope, request.receive))
+            return response
+
+        return handle
+
+
+Work = Callable[[Answerer, Request, Any], Awaitable[tuple[Judged, str]]]
+
+
+def _add_predictions(app: FastAPI, answerers: Answerers, offer: Offer | None) -> None:
+    async def predict(answerer: Answerer, _: Request, body: Any) -> tuple[Judged, str]:
+        return await answerer.answer(read_request(body))
+
+    async def explain(answerer: Answerer, _: Request, body: Any) -> tuple[Judged, str]:
+        return await answerer.answer(read_request(body, explain=True))
+
+    async def infer_tensors(answerer: Answerer, request: Request, body: Any) -> tuple[Judged, str]:
+        require_version(answerer.predictor, request.path_params.get("version"))
+        return await infer(answerer, body)
+
+    def add(path: str, work: Work, described: Described) -> None:
+        async def endpoint(request: Request) -> Response:
+            answerer = answerers.of(request.path_params["name"])
+            try:
+                judged, body = await work(answerer, request, await request.json())
+            except InputError as error:
+                _note_refusal(request.scope, answerer.predictor, error)
+                raise
+            _note_scores(request.scope, answerer.predictor, judged, offer)
+            return Response(body, media_type="application/json")
+
+        app.router.add_api_route(path, endpoint, methods=["POST"], route_class_override=DirectRoute, **described.options(path))
+
+    add("/v1/models/{name}/predict", predict, Described("Score rows", PredictRequest, PredictResponse))
+    add("/v1/models/{name}/explain", explain, Described("Score rows and explain the scores", ExplainRequest, PredictResponse))
+    for path in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"):
+        add(path, infer_tensors, Described("Score tensors (Open Inference Protocol)", InferRequest, InferResponse))
+
+
+def _add_descriptions(app: FastAPI, predictors: Mapping[str, Predictor], answerers: Answerers) -> None:
+    @app.get("/v1/models", summary="The models that are served here", responses=refusals())
     async def list_models() -> ModelList:
-        return ModelList(models=[_summary(predictors[name]) for name in sorted(predictors)])
+        return ModelList(models=[_summary(predictors[name], problems_of(predictors).get(name)) for name in sorted(predictors)])
 
-    @app.get("/v1/models/{name}", summary="A model's card and the features that it takes", responses=_refused(404))
-    async def describe_model(name: str) -> ModelDescription:
-        return _description(named(name))
+    @app.get("/v1/models/{name}", summary="A model's card and the features that it takes", responses=refusals(404))
+    async def describe_model(name: Name) -> ModelDescription:
+        return _description(answerers.of(name).predictor)
 
-    @app.post("/v1/models/{name}/predict", summary="Score rows", responses=_refused(400, 404, 413, 415, 422))
-    async def predict(name: str, request: PredictRequest) -> PredictResponse:
-        return _prediction(named(name), request)
+    @app.get("/v1/models/{name}/schema", summary="What a model takes, feature by feature", responses=refusals(404))
+    async def describe_contract(name: Name) -> ModelContract:
+        return _contract(answerers.of(name).predictor)
+
+    @app.get("/v1/models/{name}/card", summary="What a model is, learnt from what, judged how", responses=refusals(404))
+    async def show_card(name: Name) -> ModelCardAnswer:
+        model = answerers.of(name).predictor.loaded
+        return ModelCardAnswer(
+            name=model.name, version=model.version, research_use_only=RESEARCH_USE_ONLY, card=model.bundle.card
+        )
 
 
-def _summary(predictor: Predictor) -> ModelSummary:
+def _summary(predictor: Predictor, problem: PendingProblem | None) -> ModelSummary:
     model = predictor.loaded
-    return ModelSummary(name=model.name, version=model.version, features=len(predictor.features), threshold=predictor.threshold)
+    return ModelSummary(
+        name=model.name,
+        version=model.version,
+        features=len(predictor.features),
+        threshold=predictor.threshold,
+        pending_problem=problem,
+    )
 
 
 def _description(predictor: Predictor) -> ModelDescription:
     model = predictor.loaded
+    contract = model.bundle.contract
     return ModelDescription(
         name=model.name,
         version=model.version,
         research_use_only=RESEARCH_USE_ONLY,
         card=model.bundle.card,
         schema=model.bundle.schema,
+        contract=ContractSummary(
+            features=len(predictor.features),
+            missing=contract.missing,
+            order_hash=contract.order_hash,
+            extraction_hash=contract.extraction_hash,
+            distance_limit=contract.distance.limit,
+        ),
     )
 
 
-def _prediction(predictor: Predictor, request: PredictRequest) -> PredictResponse:
-    scored = predictor.predict([row.features for row in request.rows])
-    return PredictResponse(
-        model=ModelVersionName(name=predictor.loaded.name, version=predictor.loaded.version),
-        threshold=predictor.threshold,
-        research_use_only=RESEARCH_USE_ONLY,
-        predictions=[
-            Prediction(
-                id=row.id, probability=one.probability, label=one.label, threshold=one.threshold, model_version=one.version
-            )
-            for row, one in zip(request.rows, scored, strict=True)
-        ],
+def _contract(predictor: Predictor) -> ModelContract:
+    model = predictor.loaded
+    contract = model.bundle.contract
+    other_names: dict[str, list[str]] = {}
+    for other, name in contract.aliases.items():
+        other_names.setdefault(name, []).append(other)
+    features = [
+        FeatureContract(
+            **one.model_dump(), unit=feature.unit, reference=feature.reference, aliases=other_names.get(feature.name, [])
+        )
+        for one, feature in zip(contract.ranges, model.bundle.schema.features, strict=True)
+    ]
+    return ModelContract(
+        name=model.name,
+        version=model.version,
+        missing=contract.missing,
+        order_hash=contract.order_hash,
+        extraction_hash=contract.extraction_hash,
+        distance_limit=contract.distance.limit,
+        features=features,
     )
+
+
+def _note_scores(scope: Scope, predictor: Predictor, judged: Judged, offer: Offer | None) -> None:
+    """Tell whoever counts, and whoever compares, what was answered."""
+    model, probabilities = predictor.loaded, judged.probabilities
+    note_scored(
+        scope,
+        model=model.name,
+        version=model.version,
+        rows=len(probabilities),
+        flagged=judged.flagged,
+        probabilities=probabilities,
+    )
+    if offer is not None:
+        rows = [dict(zip(predictor.features, judged.matrix[place].tolist(), strict=True)) for _, place in judged.scored]
+        offer(model.name, rows, probabilities, [predictor.label(one) for one in probabilities])
+
+
+def _note_refusal(scope: Scope, predictor: Predictor, error: InputError) -> None:
+    reason: Reason = "out_of_distribution" if isinstance(error, UnlikeTrainingError) else "invalid_rows"
+    note_refused(scope, reason, model=predictor.loaded.name, version=predictor.loaded.version)
 
 
 def _add_refusals(app: FastAPI) -> None:
@@ -120,20 +271,29 @@ def _add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_invalid(_: Request, error: RequestValidationError) -> Response:
-        faults = error.errors()
-        shown = [ProblemFault(pointer=_pointer(fault["loc"][1:]), detail=fault["msg"]) for fault in faults[:MOST_FAULTS]]
-        return _problem(422, f"The body does not have the right form in {_places(len(faults))}.", shown)
+        faults = [Fault(tuple(fault["loc"][1:]), fault["msg"]) for fault in error.errors()]
+        return _problem(422, f"The request does not have the right form in {_places(len(faults))}.", faults)
 
     @app.exception_handler(InputError)
     async def refuse_input(_: Request, error: InputError) -> Response:
         if not isinstance(error, RowsMismatchError):
             return _problem(422, str(error))
-        shown = [
-            ProblemFault(pointer=_pointer(("rows", one.row, "features", one.feature)), detail=one.reason) for one in error.found
-        ]
-        return _problem(422, f"The rows do not match the model's features in {_places(len(shown))}.", shown)
+        return _problem(422, f"{_what(error)} in {_places(len(error.found))}.", error.found)
+
+    @app.exception_handler(BusyError)
+    async def refuse_busy(request: Request, _: BusyError) -> Response:
+        note_refused(request.scope, "saturated")
+        return _problem(503, "Too many explanations are being made; try again.", headers={"retry-after": "2"})
 
     app.add_middleware(OpaqueFailures)
+
+
+def _what(error: RowsMismatchError) -> str:
+    if isinstance(error, UnlikeTrainingError):
+        return "The rows are unlike what the model was trained on, and such rows are to be refused:"
+    if all(fault.row >= 0 and fault.path[2:3] == ("features",) for fault in error.found):
+        return "The rows do not match the model's features"
+    return "The body does not have the right form"
 
 
 class OpaqueFailures:
@@ -152,41 +312,14 @@ class OpaqueFailures:
 
 
 def _problem(
-    status: int, detail: str, errors: list[ProblemFault] | None = None, headers: Mapping[str, str] | None = None
+    status: int, detail: str, faults: Sequence[Fault] | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
-    return Response(_ascii_json(problem), status, headers, media_type=PROBLEM_JSON)
-
-
-def _ascii_json(problem: Problem) -> str:
-    """A key may hold half a surrogate pair, which UTF-8 cannot express and an escape can."""
-    return json.dumps(problem.model_dump(exclude_none=True))
+    problem: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    if faults is not None:
+        problem["errors"] = answered(faults[:MOST_FAULTS])
+    # As ASCII: a key may hold half a surrogate pair, which UTF-8 cannot express and an escape can.
+    return Response(encode(problem), status, headers, media_type=PROBLEM_JSON)
 
 
 def _places(number: int) -> str:
     return "one place" if number == 1 else f"{number} places" if number < MOST_FAULTS else f"at least {MOST_FAULTS} places"
-
-
-def _pointer(path: Sequence[str | int]) -> str:
-    tokens = (str(token).replace("~", "~0").replace("/", "~1") for token in path)
-    return "".join(f"/{token if len(token) <= LONGEST_TOKEN else token[:LONGEST_TOKEN] + '…'}" for token in tokens)
-
-
-def _refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in statuses}
-
-
-def _declare_problems(app: FastAPI) -> None:
-    """FastAPI documents every answer as application/json; ours that refuse are of another type."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        for path in document["paths"].values():
-            for operation in path.values():
-                for status, answer in operation["responses"].items():
-                    if status >= "400" and "application/json" in answer.get("content", {}):
-                        answer["content"][PROBLEM_JSON] = answer["content"].pop("application/json")
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""``hypoxia predict`` and ``hypoxia serve``; each parses its options and calls one function."""
+"""``hypoxia predict``, ``serve`` and ``token``; each parses its options and calls one function."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 import os
 import shlex
 import socket
-import sys
 import tempfile
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,13 +14,21 @@ from urllib.parse import quote
 import click
 
 from features.errors import InputError
-from features.store import switch_telemetry_off, tracking_uri
+from features.store import tracking_uri
+from serving.operation import Operation, become_server, operation_options
+from serving.safety import Safety, safety_options
+from serving.tokens import SCOPES, new_token
+from serving.tokens import Scope as TokenScope
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
+    from serving.explainer import Explanation
     from serving.loader import LoadedModel
     from serving.predictor import Predictor
+    from serving.shelf import Shelf, Shelved
 
 _model = click.option("--model", required=True, metavar="NAME[@ALIAS|:VERSION]", help="The registered model.")
 _store = click.option("--tracking-uri", "uri", metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else ./mlruns.")
@@ -34,53 +40,103 @@ _machine = click.option("--json", "as_json", is_flag=True, help="Print one JSON 
 @_model
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV to write; default: stdout.")
 @click.option("--sample", metavar="COLUMN", help="Column that names a row; default: the first that can, else the row's number.")
+@click.option("--explain", is_flag=True, help="SHAP values too: in the --json object, or beside --output as NAME.shap.csv.")
 @_store
 @_machine
-def predict(table: Path, model: str, output: Path | None, sample: str | None, uri: str | None, as_json: bool) -> None:
+def predict(
+    table: Path, model: str, output: Path | None, sample: str | None, explain: bool, uri: str | None, as_json: bool
+) -> None:
     """Score TABLE (CSV, TSV or Parquet) with a registered model, as the endpoint would.
 
-    Writes sample, probability, label, threshold, model and version. Columns that are no feature of the model are left
-    out; a missing feature or value is refused.
+    Writes sample, probability, label, threshold, model, version and out_of_distribution (whether the row is unlike what the
+    model was trained on). Columns that are no feature of the model, nor a name that stands for one, are left out; a missing
+    feature is refused, and so is a missing value unless the model fills it as in training.
     """
     from serving.predictor import Predictor
 
     if output is not None and output.is_dir():
         raise InputError(f"{output} is a folder; name the file to write.")
+    if explain and output is None and not as_json:
+        raise InputError("SHAP values need a place: name a file with --output, or ask for one object with --json.")
     predictor = Predictor(_load(model, uri))
-    scored = score_file(predictor, table, sample)
+    frame, column = _read_samples(predictor, table, sample)
+    scored = _score_frame(predictor, frame, column)
+    explained = predictor.explainer.explain_all(predictor.matrix_of_table(frame)) if explain else []
     if output is not None:
         write_whole(output, scored.to_csv(index=False))
+        if explained:
+            write_whole(output.with_suffix(".shap.csv"), _shap_table(explained, scored["sample"]).to_csv(index=False))
     elif not as_json:
         click.echo(scored.to_csv(index=False), nl=False)
-    summary = _summary(predictor, scored, output)
+    summary = _summary(predictor, scored, explained, output)
     if as_json:
         click.echo(json.dumps(summary))
     click.echo(_in_words(summary), err=True)
 
 
 @click.command()
-@_model
+@operation_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(1, 65535))
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that answer.")
-@click.option(
-    "--behind-proxy",
-    is_flag=True,
-    envvar="HYPOXIA_BEHIND_PROXY",
-    help="Allow an address that other machines reach, because something in front (a container's port, a proxy) decides who may.",
-)
+@safety_options
 @_store
 @_machine
-def serve(model: str, host: str, port: int, workers: int, behind_proxy: bool, uri: str | None, as_json: bool) -> None:
-    """Serve a registered model over HTTP on this machine, until interrupted."""
-    address = allowed_address(host, behind_proxy)
-    loaded = _load(model, uri)
+def serve(
+    models: tuple[str, ...],
+    all_champions: bool,
+    follow_s: float,
+    shadows: tuple[str, ...],
+    host: str,
+    port: int,
+    workers: int,
+    uri: str | None,
+    as_json: bool,
+    **safety: Any,
+) -> None:
+    """Serve registered models over HTTP on this machine, until interrupted.
+
+    A model that is named by an alias is followed: when the alias moves, the new version is fetched, verified, tried, and
+    takes the place of the old one between two requests; when it fails any of that, the old one goes on.
+
+    Another address than this machine's own needs a token (--token-file, or HYPOXIA_TOKEN and HYPOXIA_ADMIN_TOKEN) and
+    encryption (--tls-cert and --tls-key, or --behind-proxy).
+    """
+    wanted = Safety(**safety)
+    address = wanted.require(host, dict(os.environ))
     require_free(address, port)
-    url = _url(address, port)
+    store, folder = _absolute(tracking_uri(uri)), _server_folder(port)
+    operation = Operation(models, all_champions, follow_s, shadows)
+    shelf, served = operation.stock(folder, store)
+    url = _url(address, port, wanted)
     if as_json:
-        click.echo(json.dumps({"url": url, "model": loaded.name, "version": loaded.version}))
-    click.echo(_welcome(loaded, url), err=True)
-    _become_server(loaded, address, port, workers, uri)
+        found = [{"name": one.name, "version": one.current.version} for one in served]
+        click.echo(json.dumps({"url": url, "models": found}))
+    click.echo(_welcome(shelf, served, url), err=True)
+    environment = {
+        **wanted.environment(tracking_uri(uri)),
+        **operation.environment(shelf, store),
+        "HYPOXIA_WORKERS": str(workers),
+        "BENTOML_HOME": str(folder),
+    }
+    become_server(address, port, wanted.arguments(), environment)
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", type=click.Choice(SCOPES), multiple=True, default=("predict",), show_default=True, help="What it may do."
+)
+@click.option("--hashed", is_flag=True, help="Print a line from which the token cannot be read back; the token itself on stderr.")
+def token(name: str, scopes: tuple[TokenScope, ...], hashed: bool) -> None:
+    """Print a new random token for NAME, as a line for `hypoxia serve --token-file`.
+
+    Put the line into a file that only you can read (umask 077), and give the client what follows the second colon.
+    """
+    text, made = new_token(name, scopes)
+    if hashed:
+        click.echo(f"The token, shown only now: {text}", err=True)
+    click.echo(made.line() if hashed else f"{name}:{','.join(sorted(scopes))}:{text}")
 
 
 def score_file(predictor: Predictor, table: Path, sample: str | None) -> pd.DataFrame:
@@ -88,15 +144,32 @@ def score_file(predictor: Predictor, table: Path, sample: str | None) -> pd.Data
 
     Returns
     -------
-    DataFrame of shape (n_samples, 6)
-        Columns ``sample, probability, label, threshold, model, version``.
+    DataFrame of shape (n_samples, 7)
+        Columns ``sample, probability, label, threshold, model, version, out_of_distribution``.
     """
+    return _score_frame(predictor, *_read_samples(predictor, table, sample))
+
+
+def _shap_table(explained: Sequence[Explanation], samples: pd.Series) -> pd.DataFrame:
+    """Sample, base value and the SHAP value of every feature; base value and values of a row sum to its probability."""
+    import pandas as pd
+
+    heads = pd.DataFrame({"sample": samples.to_numpy(), "base_value": [one.base_value for one in explained]})
+    return pd.concat([heads, pd.DataFrame([one.values for one in explained], columns=list(explained[0].names))], axis=1)
+
+
+def _read_samples(predictor: Predictor, table: Path, sample: str | None) -> tuple[pd.DataFrame, str | None]:
+    """Table, and its column that names the rows."""
     from features.sources import read_table
 
     frame = read_table(table, text_columns=(sample,) if sample else ())
-    column = _sample_column(frame, predictor.features, sample)
+    column = _sample_column(frame, (*predictor.features, *predictor.aliases), sample)
     if column is not None and sample is None:
         frame = read_table(table, text_columns=(column,))  # once more, so that a sample called 007 stays that
+    return frame, column
+
+
+def _score_frame(predictor: Predictor, frame: pd.DataFrame, column: str | None) -> pd.DataFrame:
     scored = predictor.predict_table(frame)
     scored.insert(0, "sample", range(1, len(frame) + 1) if column is None else frame[column])
     return scored
@@ -129,11 +202,18 @@ def write_whole(path: Path, text: str) -> None:
         ) from cause
 
 
-def _summary(predictor: Predictor, scored: pd.DataFrame, output: Path | None) -> dict[str, Any]:
+def _summary(predictor: Predictor, scored: pd.DataFrame, explained: Sequence[Explanation], output: Path | None) -> dict[str, Any]:
     from features.bundle import RESEARCH_USE_ONLY
 
     model = predictor.loaded
-    columns = (scored[name].tolist() for name in ("sample", "probability", "label"))
+    columns = (scored[name].tolist() for name in ("sample", "probability", "label", "out_of_distribution"))
+    predictions: list[dict[str, Any]] = [
+        {"sample": str(sample), "probability": probability, "label": label, "out_of_distribution": unlike}
+        for sample, probability, label, unlike in zip(*columns, strict=True)
+    ]
+    for prediction, one in zip(predictions, explained, strict=False):  # explained: all or none
+        shap_values = dict(zip(one.names, one.values.tolist(), strict=True))
+        prediction["explanation"] = {"base_value": one.base_value, "features": shap_values}
     return {
         "model": model.name,
         "version": model.version,
@@ -141,12 +221,10 @@ def _summary(predictor: Predictor, scored: pd.DataFrame, output: Path | None) ->
         "rows": len(scored),
         "positive": int((scored["label"] == model.bundle.card.positive_label).sum()),
         "positive_label": model.bundle.card.positive_label,
+        "out_of_distribution": int(scored["out_of_distribution"].sum()),
         "output": None if output is None else str(output),
         "research_use_only": RESEARCH_USE_ONLY,
-        "predictions": [
-            {"sample": str(sample), "probability": probability, "label": label}
-            for sample, probability, label in zip(*columns, strict=True)
-        ],
+        "predictions": predictions,
     }
 
 
@@ -154,6 +232,7 @@ def _in_words(summary: dict[str, Any]) -> str:
     return (
         f"{summary['rows']} rows scored with {summary['model']}:{summary['version']}, {summary['positive']} of them "
         f"{summary['positive_label']} (probability at or above {summary['threshold']:.3g})."
+        + (f" {summary['out_of_distribution']} unlike the training samples." if summary["out_of_distribution"] else "")
         + (f" Written to {summary['output']}." if summary["output"] else "")
         + f"\n{summary['research_use_only']}"
     )
@@ -163,26 +242,6 @@ def _load(model: str, uri: str | None) -> LoadedModel:
     from serving.loader import load_registered, parse_reference
 
     return load_registered(parse_reference(model), tracking_uri(uri))
-
-
-def allowed_address(host: str, behind_proxy: bool) -> str:
-    """Address to listen on, as a number: one of this machine only, unless something in front decides who may ask.
-
-    Raises
-    ------
-    InputError
-        The host is no address, or other machines could reach it.
-    """
-    try:
-        address = ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError as cause:
-        raise InputError(f"{host!r} is no address to listen on; give a number such as 127.0.0.1.") from cause
-    if not address.is_loopback and not behind_proxy:
-        raise InputError(
-            f"Other machines could reach {host}, and there is no authentication yet; listen on 127.0.0.1, or pass --behind-proxy "
-            "if a proxy or a container decides who may ask."
-        )
-    return str(address)
 
 
 def require_free(address: str, port: int) -> None:
@@ -196,43 +255,26 @@ def require_free(address: str, port: int) -> None:
             raise InputError(f"Cannot listen on {address} port {port} ({cause.strerror}); choose another with --port.") from cause
 
 
-def _url(address: str, port: int) -> str:
+def _url(address: str, port: int, safety: Safety) -> str:
     """Where to ask from this machine; "every address" is one to listen on, not one to ask."""
     asked = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - compared, not listened on
-    return f"http://{f'[{asked}]' if ':' in asked else asked}:{port}"
+    scheme = "https" if safety.has_tls() else "http"
+    return f"{scheme}://{f'[{asked}]' if ':' in asked else asked}:{port}"
 
 
-def _welcome(loaded: LoadedModel, url: str) -> str:
+def _welcome(shelf: Shelf, served: tuple[Shelved, ...], url: str) -> str:
     from features.bundle import RESEARCH_USE_ONLY
+    from features.table import FeatureSchema
 
-    features = dict.fromkeys(loaded.bundle.schema.names, 0.0)
-    body = shlex.quote(json.dumps({"rows": [{"id": "a", "features": features}]}))
-    model = f"{url}/v1/models/{quote(loaded.name)}"
+    first = served[0]
+    schema = FeatureSchema.model_validate_json((shelf.path(first.current) / "schema.json").read_text(encoding="utf-8"))
+    body = shlex.quote(json.dumps({"rows": [{"id": "a", "features": dict.fromkeys(schema.names, 0.0)}]}))
+    model = f"{url}/v1/models/{quote(first.name)}"
+    listed = ", ".join(f"{one.name}:{one.current.version}" for one in served)
     return (
-        f"Serving {loaded.name}:{loaded.version} ({len(features)} features) at {model} until Ctrl-C. Try, with values of yours:\n"
+        f"Serving {listed} at {url} until Ctrl-C. Try {first.name} ({len(schema.names)} features), with values of yours:\n"
         f"  curl {model}/predict -H 'content-type: application/json' -d {body}\n{RESEARCH_USE_ONLY}"
     )
-
-
-def _become_server(loaded: LoadedModel, address: str, port: int, workers: int, uri: str | None) -> None:
-    """Replace this process by the server, so that a signal to it reaches the server and nothing is left between them."""
-    switch_telemetry_off()
-    root = Path(__file__).resolve().parents[1]
-    environment = {
-        **os.environ,
-        # The version that was just verified, even if the alias moves while workers start.
-        "HYPOXIA_MODELS": f"{loaded.name}:{loaded.version}",
-        "HYPOXIA_TRACKING_URI": _absolute(tracking_uri(uri)),
-        "HYPOXIA_WORKERS": str(workers),
-        "BENTOML_HOME": str(_server_folder(port)),
-        # A folder called `serving` or `features` where the command is typed must not be imported instead of ours.
-        "PYTHONSAFEPATH": "1",
-    }
-    command = [sys.executable, "-m", "bentoml", "serve", "serving.service:Hypoxia"]
-    command += ["--working-dir", str(root), "--host", address, "--port", str(port)]
-    sys.stdout.flush()
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # BentoML logs on stdout, which is for the answer to --json
-    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell is what is wanted
 
 
 def _absolute(uri: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,15 @@ class ModelReference:
 
     def __str__(self) -> str:
         return self.name + (f"@{self.alias}" if self.alias else "") + (f":{self.version}" if self.version else "")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A version in the registry, and the address of its files."""
+
+    name: str
+    version: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -78,10 +88,74 @@ def load_registered(reference: ModelReference, uri: str) -> LoadedModel:
     BundleError
         The bundle is incomplete, changed, or holds what it must not.
     """
+    found = find_registered(reference, uri)
+    with _artifacts(found, uri) as folder:
+        return LoadedModel(found.name, found.version, load_bundle(folder))
+
+
+def find_registered(reference: ModelReference, uri: str) -> Registration:
+    """Version that a reference names now.
+
+    Raises
+    ------
+    InputError
+        There is no such store, model, alias or version.
+    """
     _require_store(uri)
     found = _find_version(_connect(uri), reference, uri)
-    with _artifacts(found, uri) as folder:
-        return LoadedModel(found.name, str(found.version), load_bundle(folder))
+    return Registration(found.name, str(found.version), str(found.source))
+
+
+def fetch_bundle(found: Registration, uri: str, folder: Path) -> None:
+    """Copy the files of a version to a folder that does not exist yet; nothing of them is verified here.
+
+    Raises
+    ------
+    InputError
+        The files are not where the registry says.
+    """
+    with _artifacts(found, uri) as source:
+        shutil.copytree(source, folder)
+
+
+def registered_names(uri: str) -> list[str]:
+    """Names of all registered models.
+
+    Raises
+    ------
+    InputError
+        There is no such store, or it cannot be read.
+    """
+    _require_store(uri)
+    with _readable(uri):
+        return sorted(_all_names(_connect(uri)))
+
+
+def names_with_alias(alias: str, uri: str) -> list[str]:
+    """Names of the registered models that have an alias.
+
+    Raises
+    ------
+    InputError
+        There is no such store, or it cannot be read.
+    """
+    _require_store(uri)
+    with _readable(uri):
+        client = _connect(uri)
+        return sorted(name for name in _all_names(client) if alias in client.get_registered_model(name).aliases)
+
+
+@contextmanager
+def _readable(uri: str) -> Iterator[None]:
+    """What MLflow says of a store that it cannot read becomes a sentence."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as cause:
+        raise InputError(
+            f"The store at {_shown(uri)} cannot be read ({cause.error_code}); check that it is there and up to date."
+        ) from cause
 
 
 def _require_store(uri: str) -> None:
@@ -147,6 +221,16 @@ def _version_number(client: MlflowClient, reference: ModelReference, versions: l
     return reference.version or known[-1]
 
 
+def _all_names(client: MlflowClient) -> list[str]:
+    names: list[str] = []
+    page = client.search_registered_models()
+    names += [model.name for model in page]
+    while page.token:
+        page = client.search_registered_models(page_token=page.token)
+        names += [model.name for model in page]
+    return names
+
+
 def _no_such_model(client: MlflowClient, name: str, uri: str) -> str:
     known = sorted(model.name for model in client.search_registered_models())
     if not known:
@@ -155,9 +239,9 @@ def _no_such_model(client: MlflowClient, name: str, uri: str) -> str:
 
 
 @contextmanager
-def _artifacts(found: ModelVersion, uri: str) -> Iterator[Path]:
+def _artifacts(found: Registration, uri: str) -> Iterator[Path]:
     """Folder with the bundle of a version: in place if it is on this machine, else downloaded for as long as it is read."""
-    source = str(found.source)
+    source = found.source
     parts = urlsplit(source)
     if parts.scheme in {"", "file"}:
         folder = Path(unquote(parts.path)) if parts.scheme else Path(source)

@@ -2,49 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.errors import InputError, SchemaMismatchError
+from features.contract import Novelty
+from features.errors import HypoxiaError, SchemaMismatchError
 from features.table import did_you_mean
 from serving.loader import LoadedModel
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from serving.explainer import Explainer
+
 MOST_FAULTS = 100
 # A near name is looked for among all features of the model: a row of ten thousand unknown names must not buy hours of that.
 MOST_HINTS = 5
 LONGEST_HINTED_NAME = 200
+# No feature is of this size, whatever its unit.
+LARGEST = 1e100
 # Below this no pipeline in use overflows; from here on a ValueError while scoring is put down to the value.
 LARGE = 1e12
+TOO_LARGE = "hold a value that is too large for this model to compute with; check the units of the features"
+
+Path = tuple[str | int, ...]
+Rows = Sequence[Mapping[str, Any] | None]
+
+_NUMBERS = frozenset({float, int})
+_NUMBERS_OR_NULL = frozenset({float, int, type(None)})
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one feature of one row (counted from 0)."""
+    """What is wrong at one place of a request: `path` leads there from the top of the body, as in a JSON pointer."""
 
-    row: int
-    feature: str
+    path: Path
     reason: str
+
+    @property
+    def row(self) -> int:
+        """Row that it concerns, counted from 0; -1 if it concerns all of them."""
+        return int(self.path[1]) if self.path[:1] == ("rows",) and len(self.path) > 1 else -1
+
+    @property
+    def feature(self) -> str:
+        """Last step of the path: the name of the feature, where it leads to one."""
+        return str(self.path[-1]) if self.path else "request"
 
 
 class RowsMismatchError(SchemaMismatchError):
-    """Rows do not have the model's features; knows which row has which fault.
+    """A request cannot be scored as it stands; knows where it has which faults.
 
     Parameters
     ----------
-    found : list of Fault
-        At most ``MOST_FAULTS``.
+    found : sequence of Fault
+        The first ``MOST_FAULTS`` are kept.
     """
 
-    def __init__(self, found: list[Fault]) -> None:
-        self.found = found
-        super().__init__([(fault.feature, fault.reason) for fault in found])
+    def __init__(self, found: Sequence[Fault]) -> None:
+        self.found = list(found[:MOST_FAULTS])
+        super().__init__([(fault.feature, fault.reason) for fault in self.found])
+
+
+class UnlikeTrainingError(RowsMismatchError):
+    """Rows are unlike what the model was trained on, and the request wants such rows refused."""
+
+
+class ScoreError(HypoxiaError):
+    """A model's score is no probability, and its input is not to blame."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +87,60 @@ class Scored:
     threshold: float
     model: str
     version: str
+    out_of_distribution: bool
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Rows of a request as numbers, as far as they are right.
+
+    Attributes
+    ----------
+    matrix : ndarray of shape (n_good, n_features)
+        NaN for what is to be imputed.
+    good : sequence of int
+        Which rows these are.
+    faults : list of Fault
+        What is wrong with the others.
+    """
+
+    matrix: np.ndarray
+    good: Sequence[int]
+    faults: list[Fault]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says about a matrix of rows.
+
+    Attributes
+    ----------
+    probability : ndarray of shape (n_rows,)
+        NaN for a row with a value that is too large to compute with.
+    novelty : Novelty
+        How the rows compare with the training samples.
+    """
+
+    probability: np.ndarray
+    novelty: Novelty
+
+    @cached_property
+    def probabilities(self) -> list[float]:
+        """As plain numbers."""
+        return self.probability.tolist()
+
+    @cached_property
+    def distances(self) -> list[float]:
+        """Distances from the training samples, as plain numbers."""
+        return self.novelty.distance.tolist()
+
+    @cached_property
+    def flagged(self) -> list[bool]:
+        """Whether each row is out of distribution."""
+        return self.novelty.flagged.tolist()
+
+
+@dataclass(frozen=True, eq=False)
 class Predictor:
     """Scores rows with a loaded model.
 
@@ -74,28 +156,49 @@ class Predictor:
         """Names of the features that a row must have."""
         return self.loaded.bundle.schema.names
 
-    @property
+    @cached_property
+    def aliases(self) -> Mapping[str, str]:
+        """Other names under which a feature may be sent."""
+        return self.loaded.bundle.contract.aliases
+
+    @cached_property
     def threshold(self) -> float:
         """A probability at or above it is called positive."""
         return self.loaded.bundle.card.threshold
 
-    def predict(self, rows: Sequence[Mapping[str, float]]) -> list[Scored]:
+    @cached_property
+    def imputes(self) -> bool:
+        """Whether an explicit null is taken for a feature, and filled as in training."""
+        return self.loaded.bundle.contract.missing == "impute"
+
+    @cached_property
+    def seconds(self) -> float:
+        """Time that one row takes, measured on a row of the bundle's own."""
+        row = self.loaded.bundle.background[:1]
+        return min(self._seconds(row) for _ in range(4))
+
+    @cached_property
+    def explainer(self) -> Explainer:
+        """Explains single rows of this model."""
+        from serving.explainer import Explainer
+
+        return Explainer(self.loaded.bundle)
+
+    def predict(self, rows: Rows) -> list[Scored]:
         """Score rows of exactly the model's features, keys in any order.
 
         Raises
         ------
         RowsMismatchError
-            A feature is missing or unknown in some row.
-        InputError
-            A value is not finite, or too large to compute with.
+            A feature is missing, unknown, sent under two names, or not a finite number; or too large to compute with.
         """
-        names = frozenset(self.features)
-        if any(row.keys() != names for row in rows):
-            raise RowsMismatchError(self._faults(rows, names))
-        return [self._called(probability) for probability in self._probabilities(self.loaded.bundle.schema.matrix(rows)).tolist()]
+        reading = self.read(rows)
+        if reading.faults:
+            raise RowsMismatchError(reading.faults)
+        return self._scored(self._all_scored(reading.matrix))
 
     def predict_table(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Score a table that has the model's features among its columns.
+        """Score a table that has the model's features, or their aliases, among its columns.
 
         Parameters
         ----------
@@ -103,47 +206,176 @@ class Predictor:
 
         Returns
         -------
-        DataFrame of shape (n_samples, 5)
-            Columns ``probability, label, threshold, model, version``; index as in `frame`.
+        DataFrame of shape (n_samples, 6)
+            Columns ``probability, label, threshold, model, version, out_of_distribution``; index as in `frame`.
         """
         import pandas as pd
 
-        scored = [self._called(probability) for probability in self._probabilities(self._matrix(frame)).tolist()]
-        columns = ["probability", "label", "threshold", "model", "version"]
+        scored = self._scored(self._all_scored(self.matrix_of_table(frame)))
+        columns = ["probability", "label", "threshold", "model", "version", "out_of_distribution"]
         return pd.DataFrame([[getattr(row, name) for name in columns] for row in scored], columns=columns, index=frame.index)
 
-    def _matrix(self, frame: pd.DataFrame) -> np.ndarray:
-        return self.loaded.bundle.schema.conform(frame).to_numpy()
+    def matrix_of_table(self, frame: pd.DataFrame) -> np.ndarray:
+        """The model's features of a table; an empty cell is NaN where the model imputes, else refused.
 
-    def _called(self, probability: float) -> Scored:
-        card = self.loaded.bundle.card
-        label = card.positive_label if probability >= card.threshold else card.negative_label
-        return Scored(probability, label, card.threshold, self.loaded.name, self.loaded.version)
+        Raises
+        ------
+        SchemaMismatchError
+            A feature is missing, is there twice, or has a value that is no number.
+        """
+        standing_in = {other: name for other, name in self.aliases.items() if other in frame and name not in frame}
+        return self.loaded.bundle.schema.conform(frame.rename(columns=standing_in), impute=self.imputes).to_numpy()
 
-    def _probabilities(self, matrix: np.ndarray) -> np.ndarray:
-        too_large = "A value is too large for this model to compute with; check the units of the features."
+    def read(self, rows: Rows) -> Reading:
+        """Rows as numbers in the model's order, and what is wrong with those that cannot be.
+
+        Parameters
+        ----------
+        rows : sequence of mappings from feature name to value
+            None for a row that was found wrong already.
+        """
+        matrix = self._matrix(rows)
+        if matrix is not None:
+            return Reading(matrix, range(len(rows)), [])
+        hints = _Hints(self.features)
+        faults_by_row = [[] if row is None else self._faults(number, row, hints) for number, row in enumerate(rows)]
+        good = [number for number, row in enumerate(rows) if row is not None and not faults_by_row[number]]
+        values = [self._values(self._renamed(rows[number] or {})) for number in good]
+        matrix = np.array(values, dtype=float).reshape(len(good), len(self.features))
+        return Reading(matrix, good, [fault for faults in faults_by_row for fault in faults])
+
+    def score(self, matrix: np.ndarray) -> Scores:
+        """Score rows of numbers, of which each is judged by itself: a large value in one fails no other.
+
+        Raises
+        ------
+        ScoreError
+            The model gives something else than a probability for ordinary numbers.
+        """
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                probabilities = self.loaded.bundle.score(matrix)
-        except ValueError as cause:
-            if np.abs(matrix).max(initial=0.0) < LARGE:
-                raise
-            raise InputError(too_large) from cause
-        if not np.isfinite(probabilities).all():
-            raise InputError(too_large)
-        return probabilities
+                probability = self.loaded.bundle.score(matrix)
+        except ValueError:
+            probability = np.array([self._one(row) for row in matrix])
+        right = (probability >= 0) & (probability <= 1)
+        if not right.all():
+            if not _is_large(matrix[~right]).all():
+                raise ScoreError("The model gave something else than a probability for ordinary numbers; train it again.")
+            probability = np.where(right, probability, np.nan)
+        return Scores(probability, self.loaded.bundle.contract.judge(matrix))
 
-    def _faults(self, rows: Sequence[Mapping[str, float]], names: frozenset[str]) -> list[Fault]:
-        found: list[Fault] = []
-        for number, row in enumerate(rows):
-            found += [Fault(number, name, "is missing") for name in self.features if name not in row]
-            found += [Fault(number, name, "is not a feature of this model") for name in row if name not in names]
+    def label(self, probability: float) -> str:
+        """What a probability is called."""
+        card = self.loaded.bundle.card
+        return card.positive_label if probability >= card.threshold else card.negative_label
+
+    def _matrix(self, rows: Rows) -> np.ndarray | None:
+        """The quick way, for rows in which nothing is wrong; None if anything may be."""
+        try:
+            values = [self._values(row) for row in rows]  # type: ignore[arg-type]
+        except (KeyError, TypeError):
+            return None
+        width = len(self.features)
+        allowed = _NUMBERS_OR_NULL if self.imputes else _NUMBERS
+        if any(len(row) != width for row in rows) or not all(allowed.issuperset(map(type, row)) for row in values):  # type: ignore[arg-type]
+            return None
+        try:
+            matrix = np.array(values, dtype=float)
+        except OverflowError:  # a whole number of hundreds of digits
+            return None
+        if np.abs(matrix).max() <= LARGEST:
+            return matrix
+        return matrix if self.imputes and all(_fits(value) for row in values for value in row) else None
+
+    @cached_property
+    def _values(self) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+        only = self.features[0]
+        return itemgetter(*self.features) if len(self.features) > 1 else lambda row: (row[only],)
+
+    def _renamed(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {self.aliases.get(name, name): value for name, value in row.items()}
+
+    def _faults(self, number: int, row: Mapping[str, Any], hints: _Hints) -> list[Fault]:
+        """All that is wrong with one row, as far as anybody would read on."""
+        there: dict[str, str] = {}
+        found: list[tuple[str, str]] = []
+        for sent, value in row.items():
+            name = self.aliases.get(sent, sent)
+            if name in there:
+                found.append((sent, f"is the same feature as {there[name]!r}, which is sent too; send one of them"))
+            elif name not in self._known:
+                found.append((sent, f"is not a feature of this model{hints.of(sent)}"))
+            elif not _fits(value, or_null=self.imputes):
+                found.append((sent, _why_unfit(value)))
+            there[name] = sent
             if len(found) >= MOST_FAULTS:
                 break
-        return self._with_hints(found[:MOST_FAULTS], names)
+        missing = [(name, "is missing") for name in self.features if name not in there] if len(found) < MOST_FAULTS else []
+        return [Fault(("rows", number, "features", name), reason) for name, reason in (missing + found)[:MOST_FAULTS]]
 
-    def _with_hints(self, found: list[Fault], names: frozenset[str]) -> list[Fault]:
-        unknown = {fault.feature: "" for fault in found if fault.feature not in names}
-        for name in list(unknown)[:MOST_HINTS]:
-            unknown[name] = did_you_mean(name, self.features) if len(name) <= LONGEST_HINTED_NAME else ""
-        return [replace(fault, reason=fault.reason + unknown.get(fault.feature, "")) for fault in found]
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.features)
+
+    def _one(self, row: np.ndarray) -> float:
+        """NaN if the pipeline cannot compute with a large value; whatever else stops it is our fault."""
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                return float(self.loaded.bundle.score(row[None, :])[0])
+        except ValueError:
+            if not _is_large(row[None, :]).all():
+                raise
+            return float("nan")
+
+    def _all_scored(self, matrix: np.ndarray) -> Scores:
+        scores = self.score(matrix)
+        failed = np.flatnonzero(np.isnan(scores.probability)).tolist()
+        if failed:
+            raise RowsMismatchError([Fault(("rows", number, "features"), TOO_LARGE) for number in failed])
+        return scores
+
+    def _scored(self, scores: Scores) -> list[Scored]:
+        model = self.loaded
+        return [
+            Scored(probability, self.label(probability), self.threshold, model.name, model.version, flagged)
+            for probability, flagged in zip(scores.probabilities, scores.flagged, strict=True)
+        ]
+
+    def _seconds(self, matrix: np.ndarray) -> float:
+        started = perf_counter()
+        self.score(matrix)
+        return perf_counter() - started
+
+
+class _Hints:
+    """Nearest names for a few misspelt ones."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = tuple(known)
+        self._given: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        if name not in self._given and len(self._given) < MOST_HINTS and len(name) <= LONGEST_HINTED_NAME:
+            self._given[name] = did_you_mean(name, self._known)
+        return self._given.get(name, "")
+
+
+def _is_large(matrix: np.ndarray) -> np.ndarray:
+    """Rows with a value that may be too large to compute with."""
+    return np.asarray(np.abs(np.nan_to_num(matrix)).max(axis=1) >= LARGE)
+
+
+def _fits(value: Any, *, or_null: bool = True) -> bool:
+    if value is None:
+        return or_null
+    if isinstance(value, bool) or not isinstance(value, (float, int, np.floating, np.integer)):
+        return False
+    return bool(-LARGEST <= value <= LARGEST)
+
+
+def _why_unfit(value: Any) -> str:
+    if value is None:
+        return "is null, and this model takes no missing values"
+    if isinstance(value, bool) or not isinstance(value, (float, int)):
+        return "is not a number"
+    return "is too large" if np.inf > abs(value) else "is not a finite number"

@@ -1,43 +1,71 @@
-"""What the endpoint takes and answers."""
+"""What the endpoint takes and answers, as it is documented; a request in which something is wrong is also judged by this."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
 from features.bundle import ModelCard
+from features.contract import FeatureRange
 from features.settings import Settings
 from features.table import FeatureSchema
+from serving.predictor import LARGEST
+from serving.shelf import PendingProblem
 
 MOST_ROWS = 256
+MOST_EXPLAINED = 32
+MOST_FEATURES = 20_000
+LONGEST_ID = 200
 
 EXAMPLE: JsonDict = {"rows": [{"id": "a", "features": {"volume": 1.5, "entropy": 4.2}}]}
 
 # Strict: "1.5" and true are mistakes of the sender, not numbers. Infinity would come back as a null.
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-LARGEST, le=LARGEST)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
 class Row(Settings):
     """One sample."""
 
-    id: Annotated[str, Field(max_length=200)] | None = Field(
+    id: Annotated[str, Field(max_length=LONGEST_ID)] | None = Field(
         default=None, description="Your name for the row; comes back with its prediction and is kept nowhere.", examples=["a"]
     )
-    features: dict[str, Number] = Field(
-        description="A finite number for every feature of the model (GET /v1/models/{name} lists them), by name, in any order.",
+    features: dict[str, Number | None] = Field(
+        max_length=MOST_FEATURES,
+        description="A finite number for every feature of the model (GET /v1/models/{name}/schema lists them), by name, in any "
+        "order; null where the model imputes missing values.",
         examples=[{"volume": 1.5, "entropy": 4.2}],
     )
 
 
-class PredictRequest(Settings):
+class RequestOptions(Settings):
+    """How rows are to be answered."""
+
+    out_of_distribution: Literal["flag", "refuse"] = Field(
+        default="flag", description="Whether a row that is unlike the training samples is flagged or refused."
+    )
+    invalid_rows: Literal["refuse", "report"] = Field(
+        default="refuse", description="Whether one invalid row refuses the request, or is reported among the others' predictions."
+    )
+
+
+class PredictRequest(RequestOptions):
     """Samples to score."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     rows: list[Row] = Field(min_length=1, max_length=MOST_ROWS, description=f"1 to {MOST_ROWS} samples.")
+    explain: bool = Field(
+        default=False, strict=True, description=f"Whether SHAP values are answered too; at most {MOST_EXPLAINED} samples then."
+    )
+
+
+class ExplainRequest(PredictRequest):
+    """Samples to score and explain, whatever `explain` says."""
+
+    rows: list[Row] = Field(min_length=1, max_length=MOST_EXPLAINED, description=f"1 to {MOST_EXPLAINED} samples.")
 
 
 class ModelVersionName(Settings):
@@ -47,14 +75,67 @@ class ModelVersionName(Settings):
     version: str = Field(description="Version in the registry.", examples=["3"])
 
 
+class OutsideRange(Settings):
+    """A feature outside its training range."""
+
+    feature: str
+    side: Literal["below", "above"]
+
+
+class OutOfDistribution(Settings):
+    """How a row compares with what the model was trained on."""
+
+    flagged: bool = Field(description="Whether any feature is outside its training range, or the distance beyond the limit.")
+    distance: float = Field(ge=0.0, description="Robust distance from the middle of the training samples.")
+    limit: float = Field(description="Distance within which nearly all training samples lie.")
+    outside_range: list[OutsideRange]
+    drivers: list[str] = Field(description="Features that put the row beyond the limit, if it is beyond.")
+
+
+class Contribution(Settings):
+    """What a feature adds to the probability."""
+
+    feature: str
+    shap: float
+
+
+class RowExplanation(Settings):
+    """SHAP values of a row: base value, features and rest sum to its probability."""
+
+    base_value: float = Field(description="Mean probability of the rows that stand for the training samples.")
+    features: list[Contribution] = Field(max_length=10, description="Those that matter most, largest first.")
+    rest: float = Field(description="Sum of the others.")
+    rest_count: int = Field(ge=0, description="Number of the others.")
+
+
+class ProblemFault(Settings):
+    """One thing that is wrong with a request."""
+
+    pointer: str = Field(description="JSON pointer (RFC 6901) to the place in the body.", examples=["/rows/0/features/volume"])
+    detail: str = Field(description="What is wrong there. Values that were sent are never repeated.", examples=["is missing"])
+
+
+class RowProblem(Settings):
+    """Why a row was not scored."""
+
+    detail: str
+    errors: list[ProblemFault]
+
+
 class Prediction(Settings):
-    """What the model says about one row."""
+    """What the model says about one row; a row that was not scored has a problem instead."""
 
     id: str | None = Field(description="The row's id, if it had one.")
-    probability: Probability = Field(description="Probability that the sample is positive (hypoxic), 0 to 1.")
-    label: str = Field(description="The positive label if the probability is at or above the threshold, else the negative one.")
+    probability: Probability | None = Field(description="Probability that the sample is positive (hypoxic), 0 to 1.")
+    label: str | None = Field(
+        description="The positive label if the probability is at or above the threshold, else the negative one."
+    )
     threshold: Probability = Field(description="Threshold, chosen on development patients.")
     model_version: str = Field(description="Version of the model that scored the row.")
+    imputed: list[str] = Field(description="Features that were sent as null and filled as in training.")
+    out_of_distribution: OutOfDistribution | None
+    explanation: RowExplanation | None
+    problem: RowProblem | None
 
 
 class PredictResponse(Settings):
@@ -71,6 +152,9 @@ class ModelSummary(ModelVersionName):
 
     features: int = Field(description="Number of features that a row must have.")
     threshold: Probability
+    pending_problem: PendingProblem | None = Field(
+        default=None, description="Why the version that should be served is not; the one before it still is."
+    )
 
 
 class ModelList(Settings):
@@ -79,19 +163,48 @@ class ModelList(Settings):
     models: list[ModelSummary]
 
 
+class ContractSummary(Settings):
+    """What a model takes, in short."""
+
+    features: int
+    missing: Literal["refuse", "impute"] = Field(description="What becomes of an explicit null.")
+    order_hash: str = Field(description="Of the ordered names; rows without names are taken only from who sends the same.")
+    extraction_hash: str | None = Field(description="Of the settings with which the features were extracted, where known.")
+    distance_limit: float
+
+
 class ModelDescription(ModelVersionName):
-    """A model's card, and the features that it takes."""
+    """A model's card, the features that it takes, and its contract in short."""
 
     research_use_only: str
     card: ModelCard
     feature_schema: FeatureSchema = Field(alias="schema", description="Features in the model's order, with units where known.")
+    contract: ContractSummary
 
 
-class ProblemFault(Settings):
-    """One thing that is wrong with a request."""
+class FeatureContract(FeatureRange):
+    """A feature: its unit, and where it lay in training."""
 
-    pointer: str = Field(description="JSON pointer (RFC 6901) to the place in the body.", examples=["/rows/0/features/volume"])
-    detail: str = Field(description="What is wrong there. Values that were sent are never repeated.", examples=["is missing"])
+    unit: str | None
+    reference: str | None
+    aliases: list[str] = Field(description="Other names under which it may be sent.")
+
+
+class ModelContract(ModelVersionName):
+    """What a model takes, feature by feature, in its order."""
+
+    missing: Literal["refuse", "impute"]
+    order_hash: str
+    extraction_hash: str | None
+    distance_limit: float
+    features: list[FeatureContract]
+
+
+class ModelCardAnswer(ModelVersionName):
+    """What a model is, learnt from what, judged how."""
+
+    research_use_only: str
+    card: ModelCard
 
 
 class Problem(Settings):

@@ -1,25 +1,28 @@
-"""The BentoML service: loads the models that its environment names, and serves the application over them.
+"""The BentoML service: takes the verified models from a shelf, and serves the application over them.
 
-Started by ``hypoxia serve``, which verifies the models first and sets the environment. BentoML imports this module in its
-supervisor too, which serves nothing, so what takes time and memory is imported where a worker starts.
+Started by ``hypoxia serve``, which stocks the shelf first and names it in the environment; or from a Bento, in which the
+shelf is frozen beside the code (``hypoxia package``). BentoML imports this module in its supervisor too, which serves
+nothing, so what takes time and memory is imported where a worker starts.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import bentoml
+
+from serving.connections import guard_connections
+from serving.edge import Edge
+from serving.telemetry import shared_telemetry
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from serving.predictor import Predictor
-
-MODELS = "HYPOXIA_MODELS"
-TRACKING_URI = "HYPOXIA_TRACKING_URI"
+SHELF = "HYPOXIA_SHELF"
 WORKERS = "HYPOXIA_WORKERS"
+KEYS = "HYPOXIA_KEYS"
 
 
 class Worker:
@@ -41,33 +44,46 @@ worker = Worker()
 @bentoml.service(
     name="hypoxia",
     workers=int(os.environ.get(WORKERS, "1")),
-    traffic={"timeout": 30},
-    # A content type is the client's text; it does not belong in a log.
-    logging={"access": {"request_content_type": False, "response_content_type": False}},
+    # The edge counts, logs and gives up by itself, and never in a client's words; its deadlines end before this one.
+    traffic={"timeout": 60},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": [".*"]},
 )
 @bentoml.asgi_app(worker, path="/")
 class Hypoxia:
     """Serves registered tumour-hypoxia models. Research use only."""
 
     def __init__(self) -> None:
-        from features.store import tracking_uri
         from serving.app import create_app
+        from serving.follower import Watch
+        from serving.served import ServedModels
+        from serving.shadow import Shadow
+        from serving.shelf import Shelf
 
-        worker.application = create_app(load_predictors(os.environ[MODELS], tracking_uri(os.environ.get(TRACKING_URI))))
-        # What is loaded stays: the collector need not walk it again and again (halves the slowest hundredth of answers).
-        gc.collect()
-        gc.freeze()
+        telemetry = shared_telemetry()
+        models = ServedModels(Shelf(shelf_folder()), on_change=lambda: telemetry.serve(models.versions))
+        telemetry.serve(models.versions)
+        shadow = Shadow(models)
+        offer = shadow.offer if models.has_challengers else None
+        worker.application = create_app(models, models.reload, offer=offer, warm=True)
+        Watch(models).start()
+        shadow.start()
 
 
-def load_predictors(references: str, uri: str) -> dict[str, Predictor]:
-    """Load models named as ``A,B:2,C@champion``, each under its name."""
-    from features.errors import InputError
-    from serving.loader import load_registered, parse_reference
-    from serving.predictor import Predictor
+service: Any = Hypoxia  # what the decorators made of the class, which type checkers do not see
+service.add_asgi_middleware(Edge)
+guard_connections()
 
-    predictors: dict[str, Predictor] = {}
-    for reference in map(parse_reference, references.split(",")):
-        if reference.name in predictors:
-            raise InputError(f"Model {reference.name!r} is to be served twice; one version of a model can be.")
-        predictors[reference.name] = Predictor(load_registered(reference, uri))
-    return predictors
+
+def shelf_folder() -> Path:
+    """The shelf that the environment names; else the one that is frozen beside the code, with its keys."""
+    from serving.shelf import FROZEN_KEYS, FROZEN_SHELF
+
+    named = os.environ.get(SHELF)
+    if named:
+        return Path(named)
+    root = Path(__file__).resolve().parents[1]
+    if (root / FROZEN_KEYS).is_dir():
+        os.environ.setdefault(KEYS, str(root / FROZEN_KEYS))
+    return root / FROZEN_SHELF

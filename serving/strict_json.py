@@ -9,7 +9,14 @@ from typing import Any, NoReturn
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-MOST_BYTES = 1024 * 1024
+from serving.limits import MOST_BYTES
+
+# Bounds on what a body makes of us, well above what any model here takes: refusing each of a hundred thousand wrong values by
+# itself would cost a hundred megabytes.
+MOST_KEYS = 20_000
+MOST_KEYS_OF_FORM = 64
+MOST_TEXTS = 20_000
+FEATURES = "features"
 
 
 class JsonRefusedError(ValueError):
@@ -17,7 +24,7 @@ class JsonRefusedError(ValueError):
 
 
 def parse_strictly(body: bytes) -> Any:
-    """Parse JSON; refuse NaN, Infinity, numbers that overflow to it, and an object that has a key twice.
+    """Parse JSON; refuse NaN, Infinity, numbers that overflow to it, a key that is there twice, and far too much of it all.
 
     Raises
     ------
@@ -29,14 +36,37 @@ def parse_strictly(body: bytes) -> Any:
     {'a': [1, 2.5]}
     """
     try:
-        text = body.decode("utf-8")
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys)
+        parsed = _decoder.decode(body.decode("utf-8"))
     except JsonRefusedError:
         raise
     except RecursionError as cause:
         raise JsonRefusedError("The body is nested too deeply.") from cause
     except ValueError as cause:
         raise JsonRefusedError("The body is not JSON in UTF-8.") from cause
+    if len(body) > MOST_TEXTS:  # a shorter one cannot hold too much
+        _require_bounded(parsed)
+    return parsed
+
+
+def _require_bounded(parsed: Any) -> None:
+    """Only the features of a row may have many keys, and only numbers may come in great numbers."""
+    others = 0
+    pending: list[tuple[Any, bool]] = [(parsed, False)]
+    while pending:
+        node, wide = pending.pop()
+        if isinstance(node, dict):
+            if len(node) > MOST_KEYS_OF_FORM and not wide:
+                raise JsonRefusedError(
+                    "An object in the body has far more keys than it may have; features belong under 'features'."
+                )
+            pending += [(value, key == FEATURES) for key, value in node.items() if type(value) in _CONTAINERS]
+            others += sum(type(value) not in _NUMBERS for value in node.values())
+        else:
+            items = node if isinstance(node, list) else [node]
+            pending += [(item, False) for item in items if type(item) in _CONTAINERS]
+            others += sum(type(item) not in _NUMBERS for item in items)
+        if others > MOST_TEXTS:
+            raise JsonRefusedError(f"The body holds more than {MOST_TEXTS} values that are no numbers.")
 
 
 class StrictRequest(Request):
@@ -95,7 +125,15 @@ def _finite_float(text: str) -> float:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_KEYS:
+        raise JsonRefusedError(f"An object in the body has more than {MOST_KEYS} keys.")
     read = dict(pairs)
     if len(read) != len(pairs):
         raise JsonRefusedError("An object in the body has the same key twice.")
     return read
+
+
+_CONTAINERS = (dict, list)
+_NUMBERS = (float, int, type(None))
+# Made once: making one costs as much as reading a row with it.
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys)

@@ -102,7 +102,6 @@ def test_the_server_refuses_what_it_must_and_logs_nothing_of_it(running: Running
         httpx.post(url, content=row, headers={"content-type": f"text/{CANARY}"}): 415,
         httpx.post(url, content=row.ljust(1_200_000), headers=json_type): 413,
         httpx.post(url.replace(NAME, "other"), content=row, headers=json_type): 404,
-        httpx.get(running.url): 404,
         httpx.get(f"{running.url}/docs.json"): 404,
     }
     for answer, status in answers.items():
@@ -111,7 +110,7 @@ def test_the_server_refuses_what_it_must_and_logs_nothing_of_it(running: Running
 
 
 def test_the_command_says_where_it_serves_and_how_to_ask(running: Running) -> None:
-    assert json.loads(running.output("stdout")) == {"url": running.url, "model": NAME, "version": "1"}
+    assert json.loads(running.output("stdout")) == {"url": running.url, "models": [{"name": NAME, "version": "1"}]}
     said = running.output("stderr")
     assert "Research use only" in said
     example = next(line for line in said.splitlines() if line.startswith("  curl"))

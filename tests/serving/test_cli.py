@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from features.bundle import RESEARCH_USE_ONLY
 from features.errors import BundleError, InputError
 from serving import cli
-from tests.serving.registered import NAME, Registered, register, rows_like_training, small_bundle
+from tests.serving.registered import FEATURES, NAME, Registered, register, rows_like_training, small_bundle
 
 
 def run(command: str, *arguments: str | Path) -> Result:
@@ -37,7 +37,7 @@ def test_predict_writes_what_the_pipeline_says_of_every_row(registered: Register
     result = run("predict", "--model", f"{NAME}@champion", table, "-o", output, "--tracking-uri", registered.uri)
     written = pd.read_csv(output, dtype={"sample": str, "version": str})
     assert result.exit_code == 0
-    assert list(written.columns) == ["sample", "probability", "label", "threshold", "model", "version"]
+    assert list(written.columns) == ["sample", "probability", "label", "threshold", "model", "version", "out_of_distribution"]
     assert written["sample"].tolist() == ["001", "002", "003", "004", "005", "006", "007"]
     assert written["probability"].tolist() == pytest.approx(registered.probabilities(rows_like_training(7)), abs=1e-9)
     assert ((written["probability"] >= 0.4) == (written["label"] == "hypoxic")).all()
@@ -52,7 +52,7 @@ def test_predict_writes_what_the_pipeline_says_of_every_row(registered: Register
 
 def test_predict_without_output_prints_the_table_and_nothing_else(registered: Registered, table: Path) -> None:
     result = run("predict", "--model", NAME, table, "--tracking-uri", registered.uri)
-    assert result.stdout.splitlines()[0] == "sample,probability,label,threshold,model,version"
+    assert result.stdout.splitlines()[0] == "sample,probability,label,threshold,model,version,out_of_distribution"
     assert len(result.stdout.splitlines()) == 8
 
 
@@ -66,6 +66,34 @@ def test_predict_prints_one_object_for_machines(registered: Registered, table: P
     assert [row["sample"] for row in answer["predictions"]] == ["001", "002", "003", "004", "005", "006", "007"]
     assert [row["probability"] for row in answer["predictions"]] == pytest.approx(expected, abs=1e-9)
     assert output.is_file()
+
+
+def test_predict_explains_every_row_in_a_file_and_in_the_object(
+    registered: Registered, table: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.csv"
+    arguments = ("predict", "--model", NAME, table, "-o", output, "--explain", "--json", "--tracking-uri", registered.uri)
+    answer = json.loads(run(*arguments).stdout)
+    shap_values = pd.read_csv(tmp_path / "out.shap.csv", dtype={"sample": str})
+    probabilities = registered.probabilities(rows_like_training(7))
+    assert list(shap_values.columns) == ["sample", "base_value", *FEATURES]
+    assert shap_values.drop(columns="sample").sum(axis=1).tolist() == pytest.approx(probabilities, abs=1e-6)
+    for prediction, probability in zip(answer["predictions"], probabilities, strict=True):
+        explanation = prediction["explanation"]
+        assert explanation["base_value"] + sum(explanation["features"].values()) == pytest.approx(probability, abs=1e-6)
+
+
+def test_shap_values_without_a_place_are_refused(registered: Registered, table: Path) -> None:
+    with pytest.raises(InputError, match="--output"):
+        run("predict", "--model", NAME, table, "--explain", "--tracking-uri", registered.uri)
+
+
+def test_a_column_may_have_a_name_that_stands_for_a_feature(registered: Registered, table: Path) -> None:
+    pd.read_csv(table).rename(columns={"CA9": "CAIX"}).to_csv(table, index=False)
+    answer = json.loads(run("predict", "--model", NAME, table, "--json", "--tracking-uri", registered.uri).stdout)
+    assert [row["probability"] for row in answer["predictions"]] == pytest.approx(
+        registered.probabilities(rows_like_training(7)), abs=1e-9
+    )
 
 
 def test_rows_are_named_by_the_column_that_is_asked_for(registered: Registered, table: Path) -> None:
@@ -118,21 +146,6 @@ def test_an_output_that_cannot_be_written_is_refused_and_leaves_nothing(register
     with pytest.raises(InputError, match="is a folder; name the file to write"):
         run("predict", "--model", NAME, table, "-o", table.parent / "folder", "--tracking-uri", registered.uri)
     assert sorted(path.name for path in table.parent.iterdir()) == ["folder", "table.csv"]
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.10", "::", "example.org", ""])
-def test_an_address_that_others_reach_is_refused(host: str) -> None:
-    with pytest.raises(InputError):
-        cli.allowed_address(host, behind_proxy=False)
-
-
-def test_this_machines_addresses_are_allowed_and_others_behind_a_proxy() -> None:
-    assert [cli.allowed_address(host, behind_proxy=False) for host in ("localhost", "127.0.0.2", "::1")] == [
-        "127.0.0.1",
-        "127.0.0.2",
-        "::1",
-    ]
-    assert cli.allowed_address("0.0.0.0", behind_proxy=True) == "0.0.0.0"
 
 
 @pytest.fixture

@@ -1,0 +1,442 @@
+// What is shown. Every text is set as text: a name or an identifier that looks like markup stays what it is.
+
+import { count } from "./table.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const MOST_SHOWN = 200;
+const AGREES = 1e-6;
+
+/** An element; `children` are elements or texts, `props` attributes (`on…` listeners). */
+export function make(tag, props = {}, ...children) {
+  return fill(document.createElement(tag), props, children);
+}
+
+const shape = (tag, props = {}, ...children) => fill(document.createElementNS(SVG, tag), props, children);
+
+function fill(element, props, children) {
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Three decimals, and as many more as it takes that a value just below the threshold does not look as if it were at it. */
+export function probability(value, threshold = null) {
+  for (let digits = 3; digits < 12; digits += 1) {
+    const text = value.toFixed(digits);
+    if (threshold === null || (Number(text) >= threshold) === (value >= threshold)) return text;
+  }
+  return String(value);
+}
+
+export const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+
+/** A number of any size in few characters. */
+export function short(value) {
+  if (value === null || value === undefined) return "none";
+  const size = Math.abs(value);
+  const text = size !== 0 && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
+  return text.replace("e+", "e").replaceAll("-", "−");
+}
+
+/** A threshold as the study wrote it: two decimals at least. */
+const cut = (value) => value.toFixed(4).replace(/0{1,2}$/, "");
+
+/** A long name may be broken where its words are joined; its text stays the same. */
+const breakable = (name) => name.split(/(?<=[_.-])/).flatMap((word) => [word, document.createElement("wbr")]).slice(0, -1);
+
+const listed = (names) => (names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
+const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
+
+// ---- the model -------------------------------------------------------------------------------------------------------
+
+export function facts(model) {
+  const { card } = model;
+  const auc = card.held_out?.roc_auc;
+  return [
+    fact("Held-out AUC", auc?.value == null ? "not estimable" : auc.value.toFixed(2), aucNote(auc), auc?.value != null),
+    fact("Patients", count(card.patients), `${plural(card.samples, "sample")}, ${plural(card.events, "event")}; ${heldOut(card)}`),
+    fact("Threshold", cut(model.threshold), card.threshold_origin),
+    fact("Features", count(model.features.length), model.missing === "impute" ? "empty cells are filled as in training" : "no empty cells"),
+  ];
+}
+
+const NOT_SERVED = { unverified: "it could not be verified", registry: "the registry cannot be reached", files: "its files cannot be read" };
+
+/** That another version should answer than the one that does. */
+export function pending(problem, version) {
+  if (!problem) return [];
+  const which = problem.version ? `Version ${problem.version}` : "The newest version";
+  return [notice("warned", `${which} should be served and is not: ${NOT_SERVED[problem.kind] ?? "taking it over failed"}. Version ${version} answers.`)];
+}
+
+function fact(term, value, note, isNumber = true) {
+  return make("div", { class: "fact" }, make("dt", {}, term), make("dd", { class: isNumber ? "fact-value" : "fact-value fact-words" }, value), make("dd", { class: "fact-note" }, note ?? ""));
+}
+
+function aucNote(auc) {
+  if (auc?.value == null) return auc?.reason ?? "no estimate in the card";
+  if (auc.lower == null || auc.upper == null) return "without an interval";
+  return `${Math.round((auc.level ?? 0.95) * 100)}% interval ${auc.lower.toFixed(2)} to ${auc.upper.toFixed(2)}`;
+}
+
+const heldOut = (card) => (card.held_out_patients > 0 ? `${count(card.held_out_patients)} patients held out` : "none held out");
+
+export function cardLines(model) {
+  const { card } = model;
+  const lines = [
+    ["Intended use", card.intended_use],
+    ["Study", card.study],
+    ["Sequence", card.sequence],
+    ["Pipeline", card.pipeline],
+    ["Made", card.created],
+    ...Object.entries(card.held_out ?? {}).map(([name, value]) => [`Held out: ${name}`, estimate(value)]),
+    ...Object.entries(card.internal ?? {}).map(([name, value]) => [`Internal: ${name}`, estimate(value)]),
+    ...(card.warnings ?? []).map((warning) => ["Warning", warning]),
+    ["Data", (card.data_hash ?? "").slice(0, 12)],
+    ["Settings", (card.fingerprint ?? "").slice(0, 12)],
+  ];
+  return lines.filter(([, value]) => value).map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, String(value))));
+}
+
+function estimate(one) {
+  if (one?.value == null) return `not estimable${one?.reason ? ` (${one.reason})` : ""}`;
+  return one.lower == null || one.upper == null ? one.value.toFixed(3) : `${one.value.toFixed(3)} (${one.lower.toFixed(3)} to ${one.upper.toFixed(3)})`;
+}
+
+// ---- the table as it was read ----------------------------------------------------------------------------------------
+
+export function reading(table, onId) {
+  const chooser = make("select", { id: "id-column", onchange: (event) => onId(event.target.value === "" ? null : Number(event.target.value)) }, make("option", { value: "" }, "row number"));
+  for (const column of table.others) {
+    if (table.header[column] !== "") chooser.append(make("option", { value: column }, table.header[column]));
+  }
+  chooser.value = table.idColumn === null ? "" : String(table.idColumn);
+  return [
+    make("p", { class: "read-line" }, `${plural(table.rows.length, "row")}, ${table.separator} separated.`),
+    make("label", { class: "read-line" }, "Rows are called by ", chooser),
+    table.renamed.map(([name, feature]) => make("p", { class: "read-line" }, `“${name}” is taken as ${feature}.`)),
+    ignored(table),
+  ].flat();
+}
+
+function ignored(table) {
+  const names = table.others.filter((column) => column !== table.idColumn && table.header[column] !== "").map((column) => table.header[column]);
+  if (names.length === 0) return [];
+  if (names.length <= 6) return [make("p", { class: "read-line" }, `Ignored, since the model does not use ${names.length === 1 ? "it" : "them"}: ${names.join(", ")}.`)];
+  const shown = names.slice(0, MOST_SHOWN).join(", ") + (names.length > MOST_SHOWN ? ", …" : "");
+  return [make("details", { class: "read-line" }, make("summary", {}, `${count(names.length)} columns are ignored, since the model does not use them`), make("p", {}, shown))];
+}
+
+export function notice(kind, title, points = []) {
+  const list = points.length > 0 && make("ul", {}, points.map(({ name, text }) => make("li", {}, name && make("b", {}, name), name && " ", text)));
+  return make("div", { class: `notice ${kind}` }, make("p", {}, title), list);
+}
+
+// ---- the rows --------------------------------------------------------------------------------------------------------
+
+export function rowLine(result, name, isChosen, threshold, onChoose) {
+  const button = make("button", { type: "button", class: "row-name", "aria-current": isChosen ? "true" : null, "data-row": result.row.number }, name);
+  const cells = result.problem
+    ? [make("td", { class: "cell-score" }, "–"), make("td", { class: "cell-label" }, make("span", { class: "tag tag-refused" }, "refused")), make("td", { class: "cell-range" }, plural(Math.max(result.problem.errors.length, 1), "fault"))]
+    : result.prediction
+      ? [
+          make("td", { class: "cell-score" }, make("span", { class: "number" }, probability(result.prediction.probability, threshold)), miniBar(result.prediction.probability, threshold)),
+          make("td", { class: "cell-label" }, labelTag(result.prediction)),
+          make("td", { class: "cell-range" }, rangeWords(result.prediction.out_of_distribution)),
+        ]
+      : [make("td", { class: "cell-score" }, "…"), make("td", { class: "cell-label" }), make("td", { class: "cell-range" })];
+  return make("tr", { class: isChosen ? "chosen" : null, onclick: () => onChoose(result.row.number) }, make("th", { scope: "row" }, button), cells);
+}
+
+const labelTag = (prediction) => make("span", { class: prediction.probability >= prediction.threshold ? "tag tag-positive" : "tag tag-negative" }, prediction.label);
+
+function rangeWords(outside) {
+  if (!outside?.flagged) return "within";
+  const number = outside.outside_range.length;
+  return make("span", { class: "unlike" }, number > 0 ? `${count(number)} outside` : "unlike together");
+}
+
+const percent = (share) => `${(100 * share).toFixed(4)}%`;
+
+function miniBar(value, threshold) {
+  return shape(
+    "svg",
+    { class: "mini", width: "100%", height: 8, "aria-hidden": "true", focusable: "false" },
+    shape("rect", { class: "track", x: 0, y: 2, width: "100%", height: 4, rx: 2 }),
+    shape("rect", { class: value >= threshold ? "fill-positive" : "fill-negative", x: 0, y: 2, width: percent(value), height: 4, rx: 2 }),
+    shape("line", { class: "threshold", x1: percent(threshold), x2: percent(threshold), y1: 0, y2: 8 }),
+  );
+}
+
+// ---- one row ---------------------------------------------------------------------------------------------------------
+
+/**
+ * @param {{result, name, model, explanation, failure}} shown explanation: as answered, null while it is fetched.
+ */
+export function detail({ result, name, model, explanation, failure }) {
+  const head = [make("p", { class: "eyebrow" }, `Line ${count(result.row.line)} of the table`), make("h2", { id: "detail-title" }, name)];
+  if (result.problem) return [...head, refusal(result, model)];
+  if (!result.prediction) return [...head, make("p", { class: "quiet" }, "Not scored yet.")];
+  return [
+    ...head,
+    score(result.prediction, model),
+    make("p", { class: "caution-inline" }, model.caution),
+    unlikeness(result.prediction.out_of_distribution),
+    make("h3", {}, "What drove it, and where it lies"),
+    failure ? notice("warned", failure) : null,
+    driverTable(result, model, explanation, failure),
+    footnotes(explanation),
+  ];
+}
+
+function score(prediction, model) {
+  const isPositive = prediction.probability >= prediction.threshold;
+  const said = isPositive ? "at or above" : "below";
+  return make(
+    "div",
+    { class: "score" },
+    make(
+      "div",
+      { class: "score-number" },
+      make("span", { class: "big", id: "probability", "data-value": prediction.probability }, probability(prediction.probability, prediction.threshold)),
+      make("span", { class: "score-words" }, `probability of ${model.positive}`),
+    ),
+    make(
+      "div",
+      { class: "score-scale" },
+      labelTag(prediction),
+      scale(prediction.probability, prediction.threshold),
+      make("p", { class: "quiet" }, `${said} the threshold ${cut(prediction.threshold)} · version ${prediction.model_version}`),
+    ),
+  );
+}
+
+function scale(value, threshold) {
+  return shape(
+    "svg",
+    { class: "scale", width: "100%", height: 26, role: "img", "aria-label": `Probability ${probability(value, threshold)} on a scale from 0 to 1, threshold ${cut(threshold)}` },
+    shape("rect", { class: "track", x: 0, y: 9, width: "100%", height: 8, rx: 4 }),
+    shape("rect", { class: value >= threshold ? "fill-positive" : "fill-negative", x: 0, y: 9, width: percent(value), height: 8, rx: 4 }),
+    shape("line", { class: "threshold", x1: percent(threshold), x2: percent(threshold), y1: 2, y2: 24 }),
+    shape("circle", { class: value >= threshold ? "dot dot-positive" : "dot dot-negative", cx: percent(value), cy: 13, r: 6 }),
+  );
+}
+
+function unlikeness(outside) {
+  if (!outside) return null;
+  const far = `distance ${short(outside.distance)}, limit ${short(outside.limit)}`;
+  if (!outside.flagged) return make("p", { class: "within" }, `Like the training samples: every value is within its range (${far}).`);
+  const sides = ["below", "above"].map((side) => ({ side, names: outside.outside_range.filter((one) => one.side === side).map((one) => one.feature) }));
+  const points = sides
+    .filter(({ names }) => names.length > 0)
+    .map(({ side, names }) => ({ name: listed(few(names)), text: `${names.length === 1 ? "lies" : "lie"} ${side} the training range.` }));
+  if (outside.distance > outside.limit) {
+    const by = outside.drivers.length > 0 ? `, mostly by ${listed(outside.drivers)}` : "";
+    points.push({ name: "", text: `Taken together the values are farther from the training samples than these are from each other${by} (${far}).` });
+  }
+  return make("div", { id: "unlike" }, notice("warned", "Unlike what the model was trained on: the score is an extrapolation.", points));
+}
+
+const few = (names) => (names.length <= 6 ? names : [...names.slice(0, 5), `${count(names.length - 5)} more`]);
+
+function refusal({ row, problem }, model) {
+  const known = new Map(model.features.map((feature) => [feature.name, feature]));
+  const items = problem.errors.map(({ feature, detail: why }) => {
+    const range = known.get(feature)?.range;
+    return make(
+      "li",
+      {},
+      feature && make("b", {}, feature),
+      feature && " ",
+      why,
+      row.texts.get(feature) ? make("span", { class: "given" }, "; the cell holds ", make("code", {}, shortened(row.texts.get(feature)))) : null,
+      range ? make("span", { class: "quiet" }, ` (trained on ${short(range.minimum)} to ${short(range.maximum)})`) : null,
+    );
+  });
+  return make("div", { class: "notice refused", id: "refusal" }, make("p", {}, make("strong", {}, "This row was refused and has no score. "), problem.detail), items.length > 0 && make("ul", {}, items));
+}
+
+const shortened = (text) => (text.length <= 60 ? text : `${text.slice(0, 60)}…`);
+
+// ---- features: value, range, contribution ----------------------------------------------------------------------------
+
+function driverTable(result, model, explanation, failure) {
+  const steps = explanation ? waterfall(explanation, result.prediction) : null;
+  const outside = new Map((result.prediction.out_of_distribution?.outside_range ?? []).map(({ feature, side }) => [feature, side]));
+  const known = new Map(model.features.map((feature) => [feature.name, feature]));
+  const leading = steps ? steps.features.map(({ feature }) => feature) : [...outside.keys()];
+  const others = model.features.map(({ name }) => name).filter((name) => !leading.includes(name));
+  others.sort((a, b) => outside.has(b) - outside.has(a));
+  const line = (name, step) => featureLine(known.get(name) ?? { name }, result.row, outside.get(name), step, steps);
+  const body = make("tbody", {});
+  if (steps) body.append(totalLine("Base value", "the model's mean over its background", steps.base, steps, "base"));
+  const shown = steps ? leading : [...leading, ...others].slice(0, MOST_SHOWN);
+  shown.forEach((name, index) => body.append(line(name, steps?.features[index])));
+  if (steps && steps.restCount > 0) body.append(restLine(steps));
+  if (steps) body.append(totalLine("Probability", sumWords(steps), steps.probability, steps, "total"));
+  const table = make(
+    "table",
+    { class: "drivers" },
+    make("caption", { class: "visually-hidden" }, "Features with their values, where these lie in the training samples, and how they move the probability"),
+    make("thead", {}, make("tr", {}, ["Feature", "Value", "Training samples", "Moves the probability", ""].map((text, at) => make("th", { scope: "col", class: `col-${at}` }, text || make("span", { class: "visually-hidden" }, "Change"))))),
+    body,
+  );
+  if (!steps) return [explanation === null && !failure ? make("p", { class: "quiet", id: "explaining" }, "Explaining…") : null, table];
+  return [table, otherFeatures(others, line)];
+}
+
+/** The features behind the sum of the rest: their values and ranges, drawn when they are asked for. */
+function otherFeatures(others, line) {
+  if (others.length === 0) return null;
+  const body = make("tbody", {});
+  const open = () => {
+    if (body.childElementCount === 0) others.slice(0, MOST_SHOWN).forEach((name) => body.append(line(name, null)));
+  };
+  const more = others.length > MOST_SHOWN ? `, the first ${MOST_SHOWN} shown` : "";
+  return make("details", { class: "more", ontoggle: open }, make("summary", {}, `Values of the other ${plural(others.length, "feature")}${more}`), make("table", { class: "drivers" }, body));
+}
+
+/** Where each bar starts and ends on the way from the base value to the probability. */
+export function waterfall(explanation, prediction) {
+  let at = explanation.base_value;
+  const step = (shap) => {
+    const from = at;
+    at += shap;
+    return { from, to: at, shap };
+  };
+  const features = explanation.features.map(({ feature, shap }) => ({ feature, ...step(shap) }));
+  const rest = step(explanation.rest);
+  const points = [explanation.base_value, prediction.probability, ...features.map(({ to }) => to), rest.to];
+  const low = Math.min(...points);
+  const high = Math.max(...points);
+  const margin = Math.max(high - low, 1e-6) * 0.05;
+  return {
+    base: explanation.base_value,
+    features,
+    rest,
+    restCount: explanation.rest_count,
+    sum: at,
+    probability: prediction.probability,
+    threshold: prediction.threshold,
+    place: (value) => (value - low + margin) / (high - low + 2 * margin),
+  };
+}
+
+function sumWords(steps) {
+  const moved = steps.sum - steps.base;
+  const words = `${probability(steps.base)} ${moved < 0 ? "−" : "+"} ${Math.abs(moved).toFixed(3)}`;
+  return Math.abs(steps.sum - steps.probability) <= AGREES ? `base value and all changes: ${words}` : `the changes add up to ${probability(steps.sum)}, not to the score`;
+}
+
+function featureLine(feature, row, side, step, steps) {
+  const text = row.texts.get(feature.name) ?? "";
+  const value = row.values[feature.name];
+  return make(
+    "tr",
+    { class: side ? "outside" : null, "data-feature": feature.name },
+    make("th", { scope: "row" }, breakable(feature.name), feature.unit ? make("span", { class: "unit" }, ` ${feature.unit}`) : null),
+    make("td", { class: "col-value" }, value === null || value === undefined ? make("span", { class: "quiet" }, "empty, filled in") : shortened(text.replace(/^-/, "−"))),
+    make("td", { class: "col-strip" }, feature.range ? strip(feature.range, value) : null, side ? make("span", { class: "unlike" }, `${side} training range`) : null),
+    make("td", { class: "col-bar" }, step ? bar(step, steps) : null),
+    make("td", { class: "col-change" }, step ? signed(step.shap) : null),
+  );
+}
+
+function restLine(steps) {
+  return make(
+    "tr",
+    { class: "rest" },
+    make("th", { scope: "row", colspan: 3 }, `${plural(steps.restCount, "other feature")} together`),
+    make("td", { class: "col-bar" }, bar(steps.rest, steps)),
+    make("td", { class: "col-change" }, signed(steps.rest.shap)),
+  );
+}
+
+function totalLine(title, words, value, steps, kind) {
+  return make(
+    "tr",
+    { class: `total total-${kind}` },
+    make("th", { scope: "row", colspan: 3 }, title, make("span", { class: "quiet" }, ` ${words}`)),
+    make("td", { class: "col-bar" }, mark(value, steps, kind)),
+    make("td", { class: "col-change" }, probability(value, kind === "total" ? steps.threshold : null)),
+  );
+}
+
+function frame(steps, label, ...shapes) {
+  const lines = [shape("line", { class: "base-line", x1: percent(steps.place(steps.base)), x2: percent(steps.place(steps.base)), y1: 0, y2: "100%" })];
+  const threshold = steps.place(steps.threshold);
+  if (threshold > 0 && threshold < 1) lines.push(shape("line", { class: "threshold-line", x1: percent(threshold), x2: percent(threshold), y1: 0, y2: "100%" }));
+  return shape("svg", { class: "bar", role: "img", "aria-label": label }, lines, shapes);
+}
+
+function bar(step, steps) {
+  const from = steps.place(Math.min(step.from, step.to));
+  const to = steps.place(Math.max(step.from, step.to));
+  const isUp = step.shap >= 0;
+  const label = `${isUp ? "raises" : "lowers"} the probability by ${Math.abs(step.shap).toFixed(3)}, from ${probability(step.from)} to ${probability(step.to)}`;
+  return frame(
+    steps,
+    label,
+    shape("rect", { class: isUp ? "up" : "down", x: percent(from), y: "50%", width: percent(Math.max(to - from, 0.002)), height: 12, rx: 1.5, "data-from": step.from, "data-to": step.to }),
+  );
+}
+
+function mark(value, steps, kind) {
+  const at = percent(steps.place(value));
+  return frame(steps, `${kind === "base" ? "starts" : "ends"} at ${probability(value)}`, shape("circle", { class: `mark mark-${kind}`, cx: at, cy: "50%", r: kind === "base" ? 3.5 : 5, "data-value": value }));
+}
+
+/** Where a value lies among the training samples: whole range, 5 to 95% and 25 to 75% of them, median. */
+export function strip(range, value) {
+  const span = range.maximum - range.minimum;
+  const place = (one) => (span > 0 ? 0.12 + (0.76 * (one - range.minimum)) / span : 0.5);
+  const quantile = (share) => range.quantiles?.[share];
+  const box = (from, to, props) => (from == null || to == null ? null : shape("rect", { x: percent(place(from)), width: percent(Math.max(place(to) - place(from), 0.004)), ...props }));
+  const end = (at) => shape("line", { class: "strip-end", x1: percent(at), x2: percent(at), y1: 7, y2: 15 });
+  const median = quantile("0.5");
+  return make(
+    "div",
+    { class: "strip-frame" },
+    shape(
+      "svg",
+      { class: "strip", width: "100%", height: 22, role: "img", "aria-label": stripWords(range, value) },
+      shape("line", { class: "strip-line", x1: percent(place(range.minimum)), x2: percent(place(range.maximum)), y1: 11, y2: 11 }),
+      end(place(range.minimum)),
+      end(place(range.maximum)),
+      box(quantile("0.05"), quantile("0.95"), { class: "strip-most", y: 7, height: 8, rx: 1 }),
+      box(quantile("0.25"), quantile("0.75"), { class: "strip-half", y: 7, height: 8, rx: 1 }),
+      median == null ? null : shape("line", { class: "strip-median", x1: percent(place(median)), x2: percent(place(median)), y1: 6, y2: 16 }),
+      value === null || value === undefined ? null : marker(value, range, place),
+    ),
+    make("div", { class: "strip-ends", "aria-hidden": "true" }, make("span", {}, short(range.minimum)), make("span", {}, short(range.maximum))),
+  );
+}
+
+/** Inside: a dot where it lies. Outside: an arrow at the edge, which no scale could show otherwise. */
+function marker(value, range, place) {
+  if (value >= range.minimum && value <= range.maximum) return shape("circle", { class: "strip-mark", cx: percent(place(value)), cy: 11, r: 4.5 });
+  const isAbove = value > range.maximum;
+  const nested = shape("svg", { x: isAbove ? "95%" : "5%", y: 11, width: 1, height: 1, overflow: "visible" });
+  nested.append(shape("path", { class: "strip-mark strip-mark-out", d: isAbove ? "M-6 -6 L6 0 L-6 6 Z" : "M6 -6 L-6 0 L6 6 Z" }));
+  return nested;
+}
+
+function stripWords(range, value) {
+  const trained = `trained on ${short(range.minimum)} to ${short(range.maximum)}, median ${short(range.quantiles?.["0.5"])}`;
+  if (value === null || value === undefined) return `No value; ${trained}`;
+  const where = value < range.minimum ? "below the training range" : value > range.maximum ? "above the training range" : "within the training range";
+  return `${short(value)} is ${where}; ${trained}`;
+}
+
+function footnotes(explanation) {
+  return make(
+    "p",
+    { class: "footnote" },
+    explanation ? "Bars run from the base value to the probability (SHAP, in probability); they tell what the model does with a value, not what the value does in a tumour. " : "",
+    "Training samples: line, smallest to largest; light box, 5 to 95%; dark box, 25 to 75%; tick, median; dot, this row.",
+  );
+}
