@@ -51,7 +51,7 @@ def sign(folder: Path) -> str:
     if not private.exists():
         _make_key(private)
     try:
-        config = signing.Config().use_elliptic_key_signer(private_key=private)
+        config = signing.Config().use_elliptic_key_signer(private_key=private)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as cause:
         raise InputError(f"The signing key {private} cannot be read; restore it, or remove it to have a new one made.") from cause
     config.set_hashing_config(_every_file(folder)).sign(folder, folder / SIGNATURE)
@@ -71,7 +71,8 @@ def verify(folder: Path) -> str:
         raise SignatureError("The model is not signed; it was not loaded. Train or register it again.")
     keys = trusted_keys()
     for key in keys:
-        config = verifying.Config().use_elliptic_key_verifier(public_key=key).set_hashing_config(_every_file(folder))
+        config = verifying.Config().use_elliptic_key_verifier(public_key=key)  # type: ignore[no-untyped-call]
+        config.set_hashing_config(_every_file(folder))
         try:
             config.verify(folder, folder / SIGNATURE)
         except Exception:  # noqa: BLE001, S112 - whatever a forged signature makes the library raise, it did not verify
@@ -98,7 +99,8 @@ def _every_file(folder: Path) -> HashingConfig:
     """The library leaves out git's files unless told; an extra file is extra, whatever its name."""
     from model_signing import hashing
 
-    return hashing.Config().set_ignored_paths(paths=[(folder / SIGNATURE).absolute()], ignore_git_paths=False)
+    config = hashing.Config()  # type: ignore[no-untyped-call]
+    return config.set_ignored_paths(paths=[(folder / SIGNATURE).absolute()], ignore_git_paths=False)
 
 
 def _make_key(private: Path) -> None:

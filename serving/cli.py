@@ -128,15 +128,20 @@ def serve(
     "--scope", "scopes", type=click.Choice(SCOPES), multiple=True, default=("predict",), show_default=True, help="What it may do."
 )
 @click.option("--hashed", is_flag=True, help="Print a line from which the token cannot be read back; the token itself on stderr.")
-def token(name: str, scopes: tuple[TokenScope, ...], hashed: bool) -> None:
+@_machine
+def token(name: str, scopes: tuple[TokenScope, ...], hashed: bool, as_json: bool) -> None:
     """Print a new random token for NAME, as a line for `hypoxia serve --token-file`.
 
     Put the line into a file that only you can read (umask 077), and give the client what follows the second colon.
     """
     text, made = new_token(name, scopes)
+    line = made.line() if hashed else f"{name}:{','.join(sorted(scopes))}:{text}"
+    if as_json:
+        click.echo(json.dumps({"name": name, "scopes": sorted(scopes), "token": text, "line": line}))
+        return
     if hashed:
         click.echo(f"The token, shown only now: {text}", err=True)
-    click.echo(made.line() if hashed else f"{name}:{','.join(sorted(scopes))}:{text}")
+    click.echo(line)
 
 
 def score_file(predictor: Predictor, table: Path, sample: str | None) -> pd.DataFrame:

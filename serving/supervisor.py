@@ -56,7 +56,6 @@ PRELOADED = (
     "serving.app",
     "serving.served",
     "serving.service",
-    "shap",
     "skops.io",
     "uvicorn.lifespan.on",
     "uvicorn.protocols.http.httptools_impl",
@@ -211,6 +210,9 @@ def preload() -> None:
     """Import once, before the first fork, what every worker needs."""
     for module in PRELOADED:
         import_module(module)
+    from serving.explainer import load_shap
+
+    load_shap()
 
 
 def take_on_no_more(listener: socket.socket) -> None:

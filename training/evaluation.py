@@ -200,7 +200,7 @@ def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings, rng: np.ra
         name: _estimate(METRIC[name.removesuffix("_pooled")], values, settings.level)
         for name, values in _all_measures(predictions, every).items()
     }
-    p_value = _mann_whitney(predictions, settings.alternative)
+    p_value = mann_whitney(predictions, settings.alternative)
     return Evaluation(predictions, estimates, p_value, settings.alternative, redrawn)
 
 
@@ -324,7 +324,8 @@ def _estimate(metric: Metric, values: np.ndarray, level: float) -> Estimate:
     return Estimate(value=float(value), lower=float(min(lower, value)), upper=float(max(upper, value)), level=level)
 
 
-def _mann_whitney(predictions: pd.DataFrame, alternative: str) -> float | None:
+def mann_whitney(predictions: pd.DataFrame, alternative: str) -> float | None:
+    """P of equal probabilities in both classes, one mean per patient; None where a class has no patient."""
     per_patient = predictions.groupby("patient", sort=False).agg(probability=("probability", "mean"), label=("label", "max"))
     events, others = (per_patient.loc[per_patient["label"] == label, "probability"] for label in (1, 0))
     if events.empty or others.empty:

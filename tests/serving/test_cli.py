@@ -68,9 +68,7 @@ def test_predict_prints_one_object_for_machines(registered: Registered, table: P
     assert output.is_file()
 
 
-def test_predict_explains_every_row_in_a_file_and_in_the_object(
-    registered: Registered, table: Path, tmp_path: Path
-) -> None:
+def test_predict_explains_every_row_in_a_file_and_in_the_object(registered: Registered, table: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     arguments = ("predict", "--model", NAME, table, "-o", output, "--explain", "--json", "--tracking-uri", registered.uri)
     answer = json.loads(run(*arguments).stdout)

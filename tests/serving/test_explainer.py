@@ -99,7 +99,7 @@ def test_values_that_do_not_add_up_are_not_shown(predictor: Predictor) -> None:
 
 def test_making_ready_compiles_nothing_draws_nothing_and_writes_nothing(tmp_path: Path) -> None:
     program = (
-        "import sys; from serving import explainer; explainer._shap(); import numba; "
+        "import sys; from serving import explainer; explainer.load_shap(); import numba; "
         "assert 'matplotlib' not in sys.modules; assert not numba.config.DISABLE_JIT; import matplotlib"
     )
     environment = {**os.environ, "HOME": str(tmp_path)}

