@@ -149,6 +149,8 @@ class Edge:
         Default: those of the environment.
     telemetry : Telemetry, optional
         Where requests are counted; what ``/metrics`` shows. Default: that of the process.
+    inner : ASGI application, optional
+        Where requests go that were let through; default: `app`, which then answers health checks only.
 
     Notes
     -----
@@ -156,8 +158,14 @@ class Edge:
     `note_refused`.
     """
 
-    def __init__(self, app: ASGIApp, settings: EdgeSettings | None = None, telemetry: Telemetry | None = None) -> None:
-        self.app = app
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: EdgeSettings | None = None,
+        telemetry: Telemetry | None = None,
+        inner: ASGIApp | None = None,
+    ) -> None:
+        self.app, self.inner = app, inner or app
         self.settings = settings = settings or EdgeSettings.from_environment()
         self.telemetry = telemetry or shared_telemetry()
         self.audit = RequestAudit(settings.audit_log) if settings.audit_log else None
@@ -170,6 +178,9 @@ class Edge:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._answer_other(scope, receive, send)
+            return
+        if FACTS in scope:  # another edge let it through
+            await self.app(scope, receive, send)
             return
         asked = _Asked(scope)
         facts = RequestFacts(request=asked.own_number(), route=route_of(scope["path"]))
@@ -242,7 +253,7 @@ class Edge:
             async with timeout:
                 await self._admission.enter()
                 try:
-                    await self.app(scope, receive, answer)
+                    await self.inner(scope, receive, answer)
                 finally:
                     self._admission.leave()
         except SaturatedError as cause:

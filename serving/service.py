@@ -72,8 +72,16 @@ class Hypoxia:
 
 
 service: Any = Hypoxia  # what the decorators made of the class, which type checkers do not see
-service.add_asgi_middleware(Edge)
+service.add_asgi_middleware(Edge, inner=worker)
 guard_connections()
+
+
+def edge_first() -> ASGIApp:
+    """The service with the edge around all of it: what was let through goes straight to our application.
+
+    BentoML has no place for a middleware outside its own, which start a task and a timer of a minute per request.
+    """
+    return Edge(service.to_asgi(), inner=worker)
 
 
 def shelf_folder() -> Path:

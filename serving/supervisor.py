@@ -160,14 +160,14 @@ def answer(listener: socket.socket, tls: dict[str, Any], ready: Event) -> None:
     import uvicorn
     from bentoml._internal.context import server_context
 
-    from serving.service import service
+    from serving.service import edge_first, service
 
     log_to_stderr()
     server_context.service_name = server_context.bento_name = service.name
     server_context.bento_version = "not available"
     server_context.service_type = "entry_service"
     config = uvicorn.Config(
-        service.to_asgi(),
+        edge_first(),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -24,8 +24,7 @@ class Connection(asyncio.Protocol):
         self.failed = 0
         self._buffer = b""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         self._send()
 

@@ -183,7 +183,8 @@ def all_three(kind: str, folder: Path) -> Iterator[list[Server]]:
 def loaded(server: Server, connections: int, seconds: float) -> dict[str, float]:
     """What the load generator says of one server."""
     command = [sys.executable, str(HERE / "load.py"), str(server.port), str(server.request), str(connections), str(seconds)]
-    found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, timeout=seconds + 60)
+    found: dict[str, float] = json.loads(done.stdout)
     if found["failed"]:
         sys.exit(f"{server.name}: {found['failed']:.0f} of its answers were no 200.")
     return found
