@@ -98,6 +98,7 @@ def started(folder: Path, *arguments: str, scheme: str = "http", **variables: st
         _wait_until_ready(server)
         yield server
     finally:
+        server.client.close()
         _stop(process)
 
 

@@ -25,7 +25,7 @@ from features.ledger import FIRST, Ledger, LedgerError
 from serving.edge import Edge, EdgeSettings, route_of
 from serving.limits import MOST_BYTES
 from serving.request_audit import RequestAudit
-from serving.telemetry import RequestFacts, Telemetry, note_scored
+from serving.telemetry import Telemetry, note_scored
 from serving.tokens import Token, Tokens
 
 CANARY = "canary-7c1f"
@@ -576,14 +576,6 @@ def test_without_its_log_nothing_is_answered_and_the_server_is_not_ready(
     assert [line.get("event") for line in lines(tmp_path / "requests.jsonl")] == ["the log is written", None]
 
 
-def test_a_line_costs_little(tmp_path: Path) -> None:
-    log, facts = RequestAudit(tmp_path / "requests.jsonl"), RequestFacts(request="r", route="other", status=200)
-    started = time.perf_counter()
-    for _ in range(2000):
-        log.record(facts)
-    assert (time.perf_counter() - started) / 2000 < 0.0005
-
-
 # Settings.
 
 
@@ -597,7 +589,7 @@ def test_settings_come_from_the_environment_and_a_rate_is_shared_by_the_workers(
     assert settings.audit_log == Path("/var/log/r.jsonl")
     assert [token.name for token in settings.tokens.accepted] == ["environment"]
     assert EdgeSettings.from_environment({"HYPOXIA_AUDIT_LOG": "off"}) == EdgeSettings()
-    assert EdgeSettings.from_environment({"HYPOXIA_TOKEN": CLINIC}).rate == 500
+    assert EdgeSettings.from_environment({"HYPOXIA_TOKEN": CLINIC}).rate == 2000
 
 
 @pytest.mark.parametrize("rate", ["many", "-1", "nan", "inf"])

@@ -174,6 +174,8 @@ OTHER_VALUES: dict[tuple[str, ...], Any] = {
     ("name",): "other",
     ("seed",): 8,
     ("model",): "other",
+    ("contract", "missing"): "impute",
+    ("contract", "limit"): 0.95,
     ("cohort", "source"): {"kind": "survset", "dataset": "gse1992"},
     ("cohort", "source", "path"): ["a.csv", "b.csv"],
     ("cohort", "source", "sample"): "Sample",

@@ -17,6 +17,6 @@ def test_the_committed_schema_is_current() -> None:
 
 def test_every_committed_study_loads_and_uses_keys_that_the_schema_knows() -> None:
     schema = json.loads((CONFIGS / "study.schema.json").read_text())
-    for path in CONFIGS.glob("*.yaml"):
+    for path in set(CONFIGS.glob("*.yaml")) - {CONFIGS / "gate.yaml"}:  # a policy, not a study
         assert load_study(path).name
         assert set(yaml.safe_load(path.read_text())) <= set(schema["properties"])
