@@ -14,6 +14,7 @@ from urllib.parse import quote
 import click
 
 from features.errors import InputError
+from features.files import write_whole
 from features.store import tracking_uri
 from serving.operation import Operation, become_server, operation_options
 from serving.safety import Safety, safety_options
@@ -192,19 +193,6 @@ def _sample_column(frame: pd.DataFrame, features: tuple[str, ...], sample: str |
         if name not in features and frame[name].dtype.kind in "iuOUT" and frame[name].notna().all() and frame[name].is_unique
     )
     return sample or next(named, None)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or as it was."""
-    stage = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        stage.write_text(text, encoding="utf-8")
-        stage.replace(path)
-    except OSError as cause:
-        stage.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({cause.strerror}); name a file in a folder that exists and is yours."
-        ) from cause
 
 
 def _summary(predictor: Predictor, scored: pd.DataFrame, explained: Sequence[Explanation], output: Path | None) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import click
 
 from features.errors import InputError
+from features.files import write_whole
 from features.store import tracking_uri as store_address
 from training.cli import JSON, URI
 
@@ -84,7 +84,7 @@ def compare(
     labelled = table and read_labelled(table, label=str(label), event=event or "1", patient=patient, sample=sample)
     found = compare_models(judged, Resampling(bootstrap, level, seed), labelled, learnt or "refuse")  # type: ignore[arg-type]
     if html:
-        _write_whole(html, as_html(found))
+        write_whole(html, as_html(found))
     if as_json:
         click.echo(json.dumps(in_json(found), indent=1, allow_nan=False))
     else:
@@ -99,16 +99,3 @@ def _refuse_without_table(table: Path | None, options: dict[str, str | None]) ->
         raise InputError(f"{given[0]} says how to read a table, and none was named; name it with --on TABLE.")
     if table is not None and options["--label"] is None:
         raise InputError("--on TABLE needs the column of the outcome; name it with --label COLUMN.")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or as it was."""
-    stage = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        stage.write_text(text, encoding="utf-8")
-        stage.replace(path)
-    except OSError as cause:
-        stage.unlink(missing_ok=True)
-        raise InputError(
-            f"{path} cannot be written ({cause.strerror}); name a file in a folder that exists and is yours."
-        ) from cause

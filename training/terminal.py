@@ -138,7 +138,8 @@ def print_recorded(console: Console, recorded: Recorded, uri: str) -> None:
     where = "" if uri == tracking_uri() else f" --tracking-uri {uri}"
     console.print(f"Run {recorded.run_id} in {uri}; registered as {recorded.model} version {recorded.version}", soft_wrap=True)
     console.print(f"Look at it:  {as_typed('mlflow')} ui --backend-store-uri {uri}", soft_wrap=True)
-    console.print(f"Next:        {as_typed('hypoxia')} serve --model {recorded.model}{where}", soft_wrap=True)
+    console.print(f"Promote it:  {as_typed('hypoxia')} promote {recorded.model} {recorded.version}{where}", soft_wrap=True)
+    console.print(f"Serve it:    {as_typed('hypoxia')} serve --model {recorded.model}{where}", soft_wrap=True)
 
 
 def as_typed(command: str) -> str:
