@@ -109,17 +109,18 @@ def serve(
     store, folder = _absolute(tracking_uri(uri)), _server_folder(port)
     operation = Operation(models, all_champions, follow_s, shadows)
     shelf, served = operation.stock(folder, store)
-    url = _url(address, port, wanted)
-    if as_json:
-        found = [{"name": one.name, "version": one.current.version} for one in served]
-        click.echo(json.dumps({"url": url, "models": found}))
-    click.echo(_welcome(shelf, served, url), err=True)
+    # Before anything is said: a log that cannot be written, or tokens that cannot be read, end this.
     environment = {
         **wanted.environment(tracking_uri(uri)),
         **operation.environment(shelf, store),
         "HYPOXIA_WORKERS": str(workers),
         "BENTOML_HOME": str(folder),
     }
+    url = _url(address, port, wanted)
+    if as_json:
+        found = [{"name": one.name, "version": one.current.version} for one in served]
+        click.echo(json.dumps({"url": url, "models": found}))
+    click.echo(_welcome(shelf, served, url), err=True)
     become_server(address, port, wanted.arguments(), environment)
 
 

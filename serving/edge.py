@@ -372,7 +372,8 @@ class _Answer:
         if self._started or self._is_replaced:
             return
         self.facts.status, self.facts.reason = refused.status, refused.reason
-        if not self._edge.record(self.facts) and refused.reason != "audit":
+        # Who has no token learns nothing but that, not even that the log is full; such lines may be left out anyway.
+        if not self._edge.record(self.facts) and refused.reason not in {"audit", "authentication"}:
             refused = _no_audit()
         self._is_replaced = True
         lingers = asked.is_endless() and not asked.is_read

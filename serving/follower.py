@@ -159,7 +159,7 @@ class Follower:
         reference = f"{name}@{CHAMPION}"
         try:
             copy = self._put(find_registered(parse_reference(reference), self.uri))
-        except (HypoxiaError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a newcomer, the others are followed
             logger.error("Model %s became a champion and is not served (%s).", name, type(error).__name__)
             return None
         return Shelved(name=name, current=copy, reference=reference)

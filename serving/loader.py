@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from features.bundle import ModelBundle, load_bundle
-from features.errors import InputError
+from features.errors import BundleError, InputError
 from features.store import switch_telemetry_off
 from features.table import did_you_mean
 
@@ -90,6 +91,7 @@ def load_registered(reference: ModelReference, uri: str) -> LoadedModel:
     """
     found = find_registered(reference, uri)
     with _artifacts(found, uri) as folder:
+        _require_files(found, folder)
         return LoadedModel(found.name, found.version, load_bundle(folder))
 
 
@@ -113,9 +115,12 @@ def fetch_bundle(found: Registration, uri: str, folder: Path) -> None:
     ------
     InputError
         The files are not where the registry says.
+    BundleError
+        One of them is a link or a device: what it leads to is not the bundle's, and may have no end.
     """
     with _artifacts(found, uri) as source:
-        shutil.copytree(source, folder)
+        _require_files(found, source)
+        shutil.copytree(source, folder, symlinks=True)
 
 
 def registered_names(uri: str) -> list[str]:
@@ -256,6 +261,13 @@ def _artifacts(found: Registration, uri: str) -> Iterator[Path]:
 
     with tempfile.TemporaryDirectory(prefix="hypoxia-bundle-") as folder_name:
         yield Path(download_artifacts(artifact_uri=source, dst_path=folder_name, tracking_uri=uri))
+
+
+def _require_files(found: Registration, folder: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise BundleError(f"{path.name!r} of {found.name}:{found.version} is a link or a device, no file; it was not loaded.")
 
 
 def _quoted(name: str) -> str:

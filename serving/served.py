@@ -190,17 +190,40 @@ class ServedModels(Mapping[str, Predictor]):
 
 
 def try_out(predictor: Predictor) -> None:
-    """Score the rows that stand for the training samples.
+    """Score and judge the rows that stand for the training samples, as the rows of a request will be.
 
     Raises
     ------
     TrialError
-        A score is no probability.
+        The bundle's parts are not of one model, or a score is no probability.
     """
     bundle: ModelBundle = predictor.loaded.bundle
-    scores = bundle.score(bundle.background)
+    fault = _mismatch(bundle)
+    if fault is not None:
+        raise TrialError(f"The bundle's parts do not fit together ({fault}); it was not taken into use. Train it again.")
+    try:
+        scores, distance = bundle.score(bundle.background), bundle.contract.judge(bundle.background).distance
+    except ValueError as cause:
+        raise TrialError("The model cannot score its own background rows; it was not taken into use. Train it again.") from cause
     if not (np.isfinite(scores).all() and (scores >= 0).all() and (scores <= 1).all()):
         raise TrialError("The model's scores of its own background rows are no probabilities; it was not taken into use.")
+    if not np.isfinite(distance).all():
+        raise TrialError("The distances of the model's own background rows are no numbers; it was not taken into use.")
+
+
+def _mismatch(bundle: ModelBundle) -> str | None:
+    """Which part of a bundle is of another model than the others; a signature says who made them, not that they fit."""
+    names, contract = bundle.schema.names, bundle.contract
+    distance = contract.distance
+    if contract.names != names:
+        return "contract and schema name other features"
+    if bundle.background.ndim != 2 or bundle.background.shape[0] == 0 or bundle.background.shape[1] != len(names):
+        return "background rows"
+    if {len(distance.center), len(distance.scale), len(distance.precision), *map(len, distance.precision)} != {len(names)}:
+        return "distance"
+    if not contract.aliases.keys().isdisjoint(names) or not set(contract.aliases.values()) <= set(names):
+        return "aliases"
+    return None if 0 <= bundle.card.threshold <= 1 else "threshold"
 
 
 def product_version() -> str:

@@ -172,3 +172,21 @@ def test_serve_refuses_an_unknown_model_before_it_starts(registered: Registered,
     with pytest.raises(InputError, match="no model"):
         run("serve", "--model", "other", "--tracking-uri", registered.uri)
     assert no_server == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_serve_says_nothing_of_an_address_before_its_log_was_tried(
+    registered: Registered,
+    no_server: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(InputError, match="log of requests"):
+        cli.serve.main(
+            ["--model", NAME, "--json", "--audit-log", "/dev/full", "--tracking-uri", registered.uri, "--port", "3999"],
+            standalone_mode=False,
+        )
+    assert capsys.readouterr().out == ""
+    assert not no_server

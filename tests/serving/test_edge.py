@@ -555,6 +555,13 @@ def test_who_has_no_token_cannot_fill_the_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_whoever_has_no_token_is_not_told_that_the_log_is_full() -> None:
+    answer = ask(edge(tokens=TOKENS, audit_log=Path("/dev/full")), "GET", "/v1/models")
+    assert answer.status_code == 401
+    assert "audit" not in answer.text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
 def test_without_its_log_nothing_is_answered_and_the_server_is_not_ready(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

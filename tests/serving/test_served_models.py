@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from features import signing
+from features.bundle import MANIFEST
 from features.errors import BundleError, InputError
 from serving import loader
 from serving.app import create_app
@@ -68,11 +73,11 @@ def site(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sit
     return Site(root, versions, Follower(Shelf(tmp_path / "shelf"), uri))
 
 
-def _folder(root: Path, version: str) -> Path:
+def _folder(root: Path, version: str, name: str = NAME) -> Path:
     from mlflow import MlflowClient
 
     uri = f"sqlite:///{root / 'mlflow.db'}"
-    source = MlflowClient(uri, uri).get_model_version(NAME, version).source
+    source = MlflowClient(uri, uri).get_model_version(name, version).source
     return root / "artifacts" / Path(source.partition("/artifacts/")[2])
 
 
@@ -255,3 +260,75 @@ def _looked(ask: Callable[[], int], follower: Follower) -> int:
     number = ask()
     follower.look(number=number)
     return number
+
+
+def signed_anew(site: Site, version: str, file: str, text: str) -> None:
+    """Change a file of a bundle and sign it again with the trusted key: whole and signed, and not what training made."""
+    folder = site.versions[version].folder
+    (folder / file).write_text(text, encoding="utf-8")
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in manifest["sha256"]}
+    (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / signing.SIGNATURE).unlink()
+    signing.sign(folder)
+
+
+def with_another_name(contract: dict[str, Any]) -> None:
+    contract["ranges"][0]["name"] = "another"
+
+
+def with_a_short_distance(contract: dict[str, Any]) -> None:
+    contract["distance"]["center"] = contract["distance"]["center"][:-1]
+
+
+def with_an_alias_that_is_a_feature(contract: dict[str, Any]) -> None:
+    contract["aliases"] = {"volume": "entropy"}
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("contract.json", with_another_name),
+        ("contract.json", with_a_short_distance),
+        ("contract.json", with_an_alias_that_is_a_feature),
+        ("card.json", lambda card: card.update(threshold=7.0)),
+        ("background.json", lambda rows: rows.clear()),
+        ("schema.json", lambda schema: schema["features"].append({"name": "another", "unit": None, "reference": None})),
+    ],
+)
+def test_a_signed_bundle_whose_parts_do_not_fit_together_never_serves(
+    site: Site, file: str, change: Callable[[Any], None]
+) -> None:
+    site.follower.stock([f"{NAME}@champion"])
+    models = ServedModels(site.shelf)
+    content = json.loads((site.versions["2"].folder / file).read_text(encoding="utf-8"))
+    change(content)
+    signed_anew(site, "2", file, json.dumps(content))
+    site.promote("2")
+    site.follower.look()
+    models.refresh()
+    assert models.versions == [(NAME, "1")]
+    assert models.problems[NAME].kind == "unverified"
+    assert scores(models) == pytest.approx(site.versions["1"].probabilities(ROWS), abs=1e-9)
+
+
+def test_a_link_in_a_bundle_is_not_followed(site: Site, tmp_path: Path) -> None:
+    site.follower.stock([f"{NAME}@champion"])
+    card = site.versions["2"].folder / "card.json"
+    card.rename(tmp_path / "card.json")
+    card.symlink_to(tmp_path / "card.json")
+    site.promote("2")
+    listing = site.follower.look()
+    assert listing.models[0].current.version == "1"
+    assert listing.models[0].pending_problem is not None
+    assert listing.models[0].pending_problem.kind == "unverified"
+
+
+def test_a_newcomer_that_cannot_even_be_read_does_not_stop_the_others_from_being_followed(site: Site) -> None:
+    site.follower.stock([], all_champions=True)
+    folder = _folder(site.root, "1", "other")
+    (folder / MANIFEST).write_text("[" * 200_000, encoding="utf-8")
+    site.promote("1", name="other")
+    site.promote("2")
+    listing = site.follower.look()
+    assert [(one.name, one.current.version) for one in listing.models] == [(NAME, "2")]
