@@ -156,24 +156,22 @@ def load_bundle(folder: Path) -> ModelBundle:
         A file is missing, changed or extra; the signature is of no trusted key; a class is not in ``TRUSTED_TYPES``; the
         golden rows score differently. Nothing of the pipeline was built unless all but the last had passed.
     """
-    import skops.io
-
     _check_files(folder)
     signing.verify(folder)
-    pipeline_file = folder / "pipeline.skops"
-    refused = sorted(set(skops.io.get_untrusted_types(file=pipeline_file)) - set(TRUSTED_TYPES))
-    if refused:
+    try:
+        bundle = _read(folder)
+        difference = _golden_difference(bundle, folder)
+    except BundleError:
+        raise
+    except Exception as cause:
         raise BundleError(
-            f"The model holds {refused[0]}, which is not among the classes that a bundle may hold; it was not loaded."
+            f"The model's files are not those of a bundle ({type(cause).__name__}); it was not loaded. Train it again."
+        ) from cause
+    if not difference <= GOLDEN_TOLERANCE:
+        raise BundleError(
+            f"The model scores its golden rows differently here (by {difference:.1e}); it was saved with {bundle.card.versions}. "
+            "Serve it with those versions."
         )
-    bundle = ModelBundle(
-        pipeline=skops.io.load(pipeline_file, trusted=list(TRUSTED_TYPES)),
-        schema=FeatureSchema.model_validate_json((folder / "schema.json").read_text(encoding="utf-8")),
-        card=ModelCard.model_validate_json((folder / "card.json").read_text(encoding="utf-8")),
-        contract=Contract.model_validate_json((folder / "contract.json").read_text(encoding="utf-8")),
-        background=np.array(json.loads((folder / "background.json").read_text(encoding="utf-8")), dtype=float),
-    )
-    _check_golden(bundle, folder)
     return bundle
 
 
@@ -200,7 +198,7 @@ def _check_files(folder: Path) -> None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         digests: dict[str, str] = dict(manifest["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as cause:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as cause:
         raise BundleError(f"The model has no readable {MANIFEST}; it is incomplete. Register it again.") from cause
     if manifest.get("format") != FORMAT:
         raise BundleError(f"The model is of format {manifest.get('format')!r}; this version reads {FORMAT}. Train it again.")
@@ -208,19 +206,34 @@ def _check_files(folder: Path) -> None:
     for name in sorted(present ^ FILES):
         raise BundleError(f"The model's file {name!r} is {'extra' if name in present else 'missing'}; it was not loaded.")
     for name in sorted(FILES):
+        if (folder / name).is_symlink() or not (folder / name).is_file():
+            raise BundleError(f"The model's file {name!r} is no plain file; it was not loaded.")
         if _digest(folder / name) != digests.get(name):
             raise BundleError(f"The model's file {name!r} was changed after it was saved; it was not loaded.")
 
 
-def _check_golden(bundle: ModelBundle, folder: Path) -> None:
+def _read(folder: Path) -> ModelBundle:
+    import skops.io
+
+    pipeline_file = folder / "pipeline.skops"
+    refused = sorted(set(skops.io.get_untrusted_types(file=pipeline_file)) - set(TRUSTED_TYPES))
+    if refused:
+        raise BundleError(
+            f"The model holds {refused[0]}, which is not among the classes that a bundle may hold; it was not loaded."
+        )
+    return ModelBundle(
+        pipeline=skops.io.load(pipeline_file, trusted=list(TRUSTED_TYPES)),
+        schema=FeatureSchema.model_validate_json((folder / "schema.json").read_text(encoding="utf-8")),
+        card=ModelCard.model_validate_json((folder / "card.json").read_text(encoding="utf-8")),
+        contract=Contract.model_validate_json((folder / "contract.json").read_text(encoding="utf-8")),
+        background=np.array(json.loads((folder / "background.json").read_text(encoding="utf-8")), dtype=float),
+    )
+
+
+def _golden_difference(bundle: ModelBundle, folder: Path) -> float:
     golden = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
     scores = bundle.score(np.array(golden["rows"], dtype=float))
-    worst = float(np.max(np.abs(scores - np.array(golden["scores"])), initial=0.0))
-    if not worst <= GOLDEN_TOLERANCE:
-        raise BundleError(
-            f"The model scores its golden rows differently here (by {worst:.1e}); it was saved with {bundle.card.versions}. "
-            "Serve it with those versions."
-        )
+    return float(np.max(np.abs(scores - np.array(golden["scores"], dtype=float)), initial=0.0))
 
 
 def _digest(path: Path) -> str:

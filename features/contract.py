@@ -23,6 +23,8 @@ from features.settings import Settings
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 # Scaled values beyond this many robust standard deviations pull the covariance no further.
 WINSORISED = 4.0
+# A row of which a larger share is missing is mostly the medians that were put in.
+MOST_MISSING = 0.5
 # Beyond this many the square would overflow; it is far enough.
 FARTHEST = 1e100
 MOST_DRIVERS = 3
@@ -38,7 +40,8 @@ class ContractSettings(Settings):
     missing : {"refuse", "impute"}
         Whether an explicit null is refused, or filled as in training; a feature that is left out is refused either way.
     limit : float
-        Share of training samples, each judged without itself, that lie within the distance from which a row is flagged.
+        Share of training samples, each judged without itself, that are not flagged: by their distance, and by how far a
+        single feature lies outside the range of the others.
     """
 
     missing: Literal["refuse", "impute"] = "refuse"
@@ -95,7 +98,12 @@ class Novelty:
     ----------
     names : tuple of str
     below, above : ndarray of shape (n_rows, n_features), bool
-        Whether a value lies outside the training range.
+        Whether a value lies outside the training range. By itself that means little: of thirty features of a new sample of
+        the same population one is often a little outside.
+    far : ndarray of shape (n_rows, n_features), bool
+        Whether it lies farther outside than training samples do when they are left out.
+    missing : ndarray of shape (n_rows,), bool
+        Whether most values of the row are missing.
     distance : ndarray of shape (n_rows,)
     limit : float
     contributions : ndarray of shape (n_rows, n_features)
@@ -105,6 +113,8 @@ class Novelty:
     names: tuple[str, ...]
     below: np.ndarray
     above: np.ndarray
+    far: np.ndarray
+    missing: np.ndarray
     distance: np.ndarray
     limit: float
     contributions: np.ndarray
@@ -112,7 +122,12 @@ class Novelty:
     @cached_property
     def flagged(self) -> np.ndarray:
         """Rows that are unlike the training samples, shape (n_rows,), bool."""
-        return (self.distance > self.limit) | self.below.any(axis=1) | self.above.any(axis=1)
+        return np.asarray((self.distance > self.limit) | self.far.any(axis=1) | self.missing)
+
+    @cached_property
+    def is_outside(self) -> np.ndarray:
+        """Rows with a value outside its training range, shape (n_rows,), bool."""
+        return np.asarray(self.below.any(axis=1) | self.above.any(axis=1))
 
     def outside_range(self, row: int) -> list[tuple[str, Literal["below", "above"]]]:
         """Features of a row that lie outside their training range, and on which side."""
@@ -120,11 +135,13 @@ class Novelty:
         return low + [(self.names[i], "above") for i in np.flatnonzero(self.above[row])]
 
     def drivers(self, row: int) -> list[str]:
-        """Features that put a row beyond the limit: the largest parts of its distance; none for a row within it."""
-        if self.distance[row] <= self.limit:
-            return []
-        largest = np.argsort(-self.contributions[row], kind="stable")[:MOST_DRIVERS]
-        return [self.names[i] for i in largest if self.contributions[row, i] > DRIVES * self.distance[row] ** 2]
+        """Features because of which a row is flagged: those far outside their range, then the largest parts of its distance."""
+        found = [self.names[i] for i in np.flatnonzero(self.far[row])]
+        if self.distance[row] > self.limit:
+            largest = np.argsort(-self.contributions[row], kind="stable")[:MOST_DRIVERS]
+            parts = [self.names[i] for i in largest if self.contributions[row, i] > DRIVES * self.distance[row] ** 2]
+            found += [name for name in parts if name not in found]
+        return found
 
 
 class Contract(Settings):
@@ -142,6 +159,8 @@ class Contract(Settings):
         Of the ordered names; rows without names are taken only from who sends the same.
     aliases : dict of str to str
         Other names (of genes) under which a feature may be sent.
+    margin : float
+        How far outside its training range a value may lie, in widths of that range, before the row is flagged.
     """
 
     ranges: tuple[FeatureRange, ...]
@@ -149,6 +168,7 @@ class Contract(Settings):
     extraction_hash: str | None = None
     order_hash: str
     aliases: dict[str, str] = {}
+    margin: float = Field(ge=0)
     distance: RobustDistance
 
     @cached_property
@@ -179,7 +199,17 @@ class Contract(Settings):
             scaled = np.nan_to_num((matrix - center) / scale, nan=0.0).clip(-FARTHEST, FARTHEST)
             contributions = (scaled @ precision) * scaled
             distance = np.sqrt(np.maximum(contributions.sum(axis=1), 0.0))
-            return Novelty(self.names, matrix < lowest, matrix > highest, distance, self.distance.limit, contributions)
+            allowed = self.margin * (highest - lowest)
+            return Novelty(
+                names=self.names,
+                below=matrix < lowest,
+                above=matrix > highest,
+                far=(matrix < lowest - allowed) | (matrix > highest + allowed),
+                missing=np.isnan(matrix).mean(axis=1) > MOST_MISSING,
+                distance=distance,
+                limit=self.distance.limit,
+                contributions=contributions,
+            )
 
 
 def contract_of(
@@ -207,13 +237,16 @@ def contract_of(
     """
     names = [str(name) for name in features.columns]
     groups = np.arange(len(features)) if patients is None else pd.factorize(patients)[0]
+    matrix = features.to_numpy(dtype=float)
+    left_out = [(np.isin(groups, fold)) for fold in np.array_split(np.unique(groups), min(10, len(np.unique(groups))))]
     return Contract(
         ranges=tuple(_range(name, features[name]) for name in features.columns),
         missing=settings.missing,
         extraction_hash=extraction_hash,
         order_hash=order_hash(names),
         aliases={other: name for other, name in (aliases or {}).items() if name in names and other not in names},
-        distance=_distance(features.to_numpy(dtype=float), groups, settings.limit),
+        margin=_margin(matrix, left_out, settings.limit),
+        distance=_distance(matrix, left_out, settings.limit),
     )
 
 
@@ -239,17 +272,28 @@ def _range(name: object, values: pd.Series) -> FeatureRange:
     )
 
 
-def _distance(matrix: np.ndarray, groups: np.ndarray, share: float) -> RobustDistance:
+def _distance(matrix: np.ndarray, left_out: Sequence[np.ndarray], share: float) -> RobustDistance:
     """The limit comes from patients judged by what the others look like: against themselves they would all look near."""
     center, scale, precision = _fit(matrix)
-    left_out = np.empty(len(matrix))
-    for fold in np.array_split(np.unique(groups), min(10, len(np.unique(groups)))):
-        inside = np.isin(groups, fold)
-        left_out[inside] = _distances(matrix[inside], *_fit(matrix[~inside]))
-    limit = float(np.quantile(left_out, share, method="higher"))
+    distances = np.concatenate([_distances(matrix[fold], *_fit(matrix[~fold])) for fold in left_out])
+    limit = float(np.quantile(distances, share, method="higher"))
     return RobustDistance(
         center=tuple(center.tolist()), scale=tuple(scale.tolist()), precision=tuple(map(tuple, precision.tolist())), limit=limit
     )
+
+
+def _margin(matrix: np.ndarray, left_out: Sequence[np.ndarray], share: float) -> float:
+    """How far outside the range of the others, in its widths, the samples of patients left out lie at most."""
+    farthest = np.concatenate([_excess(matrix[fold], matrix[~fold]) for fold in left_out])
+    return float(np.quantile(farthest, share, method="higher"))
+
+
+def _excess(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Largest distance of a row's values from the ranges of other rows, in widths of these, shape (n_rows,)."""
+    lowest, highest = np.nanmin(others, axis=0), np.nanmax(others, axis=0)
+    width = np.where(highest > lowest, highest - lowest, np.inf)
+    outside = np.maximum(lowest - rows, rows - highest) / width
+    return np.nan_to_num(outside, nan=0.0).max(axis=1, initial=0.0)
 
 
 def _fit(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ def package(references: tuple[str, ...], output: Path | None, image: str | None,
     """Make a Bento of registered models: a folder that serves them anywhere, without a registry.
 
     It holds the verified bundles, the public keys that they are verified with at every start, the code that serves, and the
-    versions of all that it needs; nothing that trains. Serve it with `bentoml serve FOLDER`.
+    versions of all that it needs; nothing that trains. Serve it with the command that is printed.
     """
     from features.bundle import RESEARCH_USE_ONLY
     from serving.packaging import package as make
@@ -34,7 +34,9 @@ def package(references: tuple[str, ...], output: Path | None, image: str | None,
         found = [{"name": name, "version": version} for name, version in made.models]
         click.echo(json.dumps({"folder": str(made.folder), "models": found, "image": made.image}))
     listed = ", ".join(f"{name}:{version}" for name, version in made.models)
-    click.echo(f"{listed} packaged in {made.folder}; serve it with\n  bentoml serve {made.folder}\n{RESEARCH_USE_ONLY}", err=True)
+    # BentoML loses a relative path; and by itself it would listen on every address.
+    command = f"bentoml serve {made.folder.absolute()} --host 127.0.0.1"
+    click.echo(f"{listed} packaged in {made.folder}; serve it with\n  {command}\n{RESEARCH_USE_ONLY}", err=True)
 
 
 @click.command()

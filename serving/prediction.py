@@ -258,15 +258,16 @@ class Answerer:
 
     def _unlike(self, row: int, number: int, share: Share) -> list[Fault]:
         novelty = share.scores.novelty
-        outside = dict(novelty.outside_range(row))
-        faults = [(name, f"is {side} the range that the model was trained on") for name, side in outside.items()]
-        faults += [
-            (name, "is, together with the others, far from what the model was trained on")
+        outside, together = (
+            dict(novelty.outside_range(row)),
+            "is, together with the others, far from what the model was trained on",
+        )
+        faults = [
+            (name, f"is {outside[name]} the range that the model was trained on" if name in outside else together)
             for name in novelty.drivers(row)
-            if name not in outside
         ]
         where: Path = ("rows", number, "features")
-        return [Fault((*where, name), reason) for name, reason in faults] or [Fault(where, "is far from training")]
+        return [Fault((*where, name), reason) for name, reason in faults] or [Fault(where, "are mostly missing")]
 
     async def _explained(self, judged: Judged) -> dict[int, Explanation]:
         if self._explanations >= MOST_EXPLAINING:
@@ -323,7 +324,9 @@ class Answerer:
                 "flagged": flagged,
                 "distance": scores.distances[row],
                 "limit": novelty.limit,
-                "outside_range": [{"feature": one, "side": side} for one, side in novelty.outside_range(row)] if flagged else [],
+                "outside_range": [{"feature": one, "side": side} for one, side in novelty.outside_range(row)]
+                if scores.outside[row]
+                else [],
                 "drivers": novelty.drivers(row) if flagged else [],
             },
             "explanation": explanations[number].answer() if number in explanations else None,

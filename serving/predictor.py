@@ -139,6 +139,11 @@ class Scores:
         """Whether each row is out of distribution."""
         return self.novelty.flagged.tolist()
 
+    @cached_property
+    def outside(self) -> list[bool]:
+        """Whether each row has a value outside its training range."""
+        return self.novelty.is_outside.tolist()
+
 
 @dataclass(frozen=True, eq=False)
 class Predictor:

@@ -85,11 +85,14 @@ class OutsideRange(Settings):
 class OutOfDistribution(Settings):
     """How a row compares with what the model was trained on."""
 
-    flagged: bool = Field(description="Whether any feature is outside its training range, or the distance beyond the limit.")
+    flagged: bool = Field(
+        description="Whether the row is unlike the training samples: the distance is beyond the limit, a feature is farther "
+        "outside its training range than left-out training samples are, or most values are missing."
+    )
     distance: float = Field(ge=0.0, description="Robust distance from the middle of the training samples.")
     limit: float = Field(description="Distance within which nearly all training samples lie.")
-    outside_range: list[OutsideRange]
-    drivers: list[str] = Field(description="Features that put the row beyond the limit, if it is beyond.")
+    outside_range: list[OutsideRange] = Field(description="Features outside their training range, far or only just.")
+    drivers: list[str] = Field(description="Features because of which the row is flagged, if it is.")
 
 
 class Contribution(Settings):

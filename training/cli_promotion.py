@@ -64,7 +64,7 @@ def promote(
     store = open_store(_existing(tracking_uri))
     done = run_promotion(store, model, version, rules, alias=alias, override=override, dry_run=dry_run)
     _print_json(_described(done)) if as_json else _print_promotion(done)
-    stands = done.verdict is not None and bool(done.verdict.in_the_way)
+    stands = done.verdict is not None and bool(done.verdict.in_the_way) and done.override is None
     if done.action == "refused" or (done.action == "judged" and stands):
         raise GateError(done.sentence)
 
@@ -115,7 +115,7 @@ def audit(verify: bool, tracking_uri: str | None, as_json: bool) -> None:
 @click.option("--label", required=True, help="Column with the outcome.")
 @click.option("--event", default="1", show_default=True, help="The value of --label that is the event.")
 @click.option("--patient", help="Column that says whose row it is; without it every row is a patient.")
-@click.option("--sample", help="Column that names the rows; without it the first column, if its values are all different.")
+@click.option("--sample", help="Column that names the rows; default: that of the study, else the first if it can.")
 @URI
 @JSON
 def validate(
@@ -179,7 +179,8 @@ def _print_promotion(done: Promotion) -> None:
         console.print(_verdict_table(done.verdict))
         for warning in done.verdict.warnings:
             say(console, "Warning", warning, "yellow")
-    if done.action in ("promoted", "unchanged") or (done.verdict is not None and not done.verdict.in_the_way):
+    stands = done.verdict is not None and bool(done.verdict.in_the_way) and done.override is None
+    if done.action in ("promoted", "unchanged") or not stands:
         console.print(done.sentence, soft_wrap=True)
     console.print(RESEARCH_USE_ONLY, style="bold")
 

@@ -25,7 +25,7 @@ ON_OPTIONS = ("--label", "--event", "--patient", "--sample", "--learnt")
 @click.option("--label", help="With --on: column of the outcome.")
 @click.option("--event", help="With --on: value of the outcome that is the event.  [default: 1]")
 @click.option("--patient", help="With --on: column that says whose row it is. Default: every row is a patient.")
-@click.option("--sample", help="With --on: column that names the rows. Default: the first, if its values all differ.")
+@click.option("--sample", help="With --on: column that names the rows. Default: that of the study, else the first if it can.")
 @click.option(
     "--learnt",
     type=click.Choice(["refuse", "leave-out", "keep"]),
@@ -81,7 +81,8 @@ def compare(
     if not store_exists(address):
         raise InputError(f"There is no store of models at {address}; train a model first, or name it with --tracking-uri.")
     judged = load_models(open_store(address), models)
-    labelled = table and read_labelled(table, label=str(label), event=event or "1", patient=patient, sample=sample)
+    usual = [name for model in judged for name in model.sample_columns]
+    labelled = table and read_labelled(table, label=str(label), event=event or "1", patient=patient, sample=sample, usual=usual)
     found = compare_models(judged, Resampling(bootstrap, level, seed), labelled, learnt or "refuse")  # type: ignore[arg-type]
     if html:
         write_whole(html, as_html(found))

@@ -21,7 +21,7 @@ from features.errors import InputError
 from training.calibration import Calibration, calibration, decision_curve, reliability
 from training.evaluation import EvaluationSettings, evaluate, mann_whitney, patient_resamples
 from training.judged import JudgedModel, children_of, load_judged
-from training.labelled import LabelledTable, rows_for, score_labelled
+from training.labelled import NUMBERED, LabelledTable, rows_for, score_labelled
 from training.metrics import METRIC
 from training.paired import (
     DeLong,
@@ -294,7 +294,11 @@ def _areas_together(predictions: Mapping[str, pd.DataFrame], resampling: Resampl
 
 
 def _recorded(judged: JudgedModel, resampling: Resampling) -> ComparedModel:
-    return _shown(judged, judged.predictions, dict(judged.card.held_out), resampling)
+    estimates = dict(judged.card.held_out)
+    if any(one.level != resampling.level for one in estimates.values()):  # intervals of another level than is asked for
+        settings = EvaluationSettings(bootstrap=resampling.count, level=resampling.level, internal=None)
+        estimates = evaluate(judged.predictions, settings, resampling.rng()).estimates
+    return _shown(judged, judged.predictions, estimates, resampling)
 
 
 def _scored(judged: JudgedModel, table: LabelledTable, resampling: Resampling) -> ComparedModel:
@@ -394,7 +398,7 @@ def _apart_from_development(models: Sequence[JudgedModel], table: LabelledTable,
     known = set().union(*(one.learnt_from for one in models))
     known_patients = set().union(*(_development_patients(one) for one in models))
     # Rows without names are numbered, and a number says nothing about who it is.
-    numbered = table.frame.index.name == "row"
+    numbered = table.frame.index.name == NUMBERED
     nameless = numbered and list(table.patients) == list(table.frame.index)
     seen = (table.frame.index.isin(known) & (not numbered)) | (table.patients.isin(known_patients).to_numpy() & (not nameless))
     if not seen.any():
@@ -420,6 +424,8 @@ def _development_patients(judged: JudgedModel) -> set[str]:
 
 def _warnings(models: Sequence[ComparedModel], table: LabelledTable | None) -> tuple[str, ...]:
     found = list(table.notes if table else ())
+    if table and table.frame.index.name == NUMBERED:
+        found.append("The rows of the table have no names (--sample), so nobody can tell whether a model learnt from them.")
     first = models[0].judged
     for one in models:
         if not table and not _card_agrees(one):

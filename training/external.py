@@ -23,14 +23,13 @@ from features.table import did_you_mean
 from training.calibration import Calibration, calibration
 from training.evaluation import Evaluation, EvaluationSettings, evaluate
 from training.judged import JudgedModel, load_judged
-from training.labelled import LabelledTable, read_labelled, rows_for, score_labelled
+from training.labelled import NUMBERED, LabelledTable, read_labelled, rows_for, score_labelled
 from training.tracking import Store, started_run
 
 SETTINGS = EvaluationSettings(bootstrap=2000)
 FEW_EVENTS = 100
 SHIFTED_SHARE = 0.05
 MOST_HINTS = 10
-NUMBERED = "row"  # the index's name in training.labelled where rows have no names
 
 
 class FeatureShift(Settings):
@@ -110,7 +109,7 @@ def validate_externally(
     """
     model = load_judged(store, reference)
     bundle = load_bundle(model.bundle_folder)
-    table = read_labelled(path, label=label, event=event, patient=patient, sample=sample)
+    table = read_labelled(path, label=label, event=event, patient=patient, sample=sample, usual=model.sample_columns)
     refuse_missing_features(table, bundle)
     refuse_known_samples(model, table)
     found = judge_externally(model, bundle, table)

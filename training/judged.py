@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from features.bundle import ModelCard
 from features.errors import BundleError, InputError
+from features.sources import TableSource
 from features.table import FeatureSchema, did_you_mean
 from training.config import Study
 from training.tracking import TAG, Store, artifacts_of, find_run
@@ -67,6 +68,12 @@ class JudgedModel:
     def title(self) -> str:
         """Name and version, else the run's id."""
         return f"{self.name}:{self.version}" if self.name else f"run {self.run_id[:8]}"
+
+    @property
+    def sample_columns(self) -> tuple[str, ...]:
+        """The column that named the samples in the study's tables, if it had tables."""
+        source = self.study.cohort.source
+        return (source.sample,) if isinstance(source, TableSource) else ()
 
 
 @dataclass(frozen=True)

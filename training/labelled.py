@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from features.cohort import BinaryEndpoint
 from features.errors import InputError
 from features.sources import read_table
 from features.table import did_you_mean
+
+NUMBERED = "row"  # the index's name where rows have no names
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,13 @@ class LabelledTable:
 
 
 def read_labelled(
-    path: Path, *, label: str, event: str = "1", patient: str | None = None, sample: str | None = None
+    path: Path,
+    *,
+    label: str,
+    event: str = "1",
+    patient: str | None = None,
+    sample: str | None = None,
+    usual: Iterable[str] = (),
 ) -> LabelledTable:
     """Read a table of features with an outcome.
 
@@ -61,7 +70,10 @@ def read_labelled(
     patient : str, optional
         Column that says whose row it is; without it every row is a patient.
     sample : str, optional
-        Column that names the rows; else the first column if its values are all different, else rows are numbered.
+        Column that names the rows; else one of `usual`, else the first column, if it names every row differently and holds no
+        measurements; else rows are numbered.
+    usual : iterable of str
+        Columns that name the rows in the tables that the models were made of.
 
     Raises
     ------
@@ -73,8 +85,9 @@ def read_labelled(
     for option, name in given.items():
         if name is not None and name not in header:
             raise InputError(f"Column {name!r} ({option}) is not in {path.name}{did_you_mean(name, header)}.")
-    frame = read_table(path, text_columns=tuple({name for name in (sample, patient, header[0]) if name not in (None, label)}))
-    frame.index = _names(frame, sample, label, path)
+    candidates = [name for name in (*usual, header[0]) if name in header and name != label]
+    frame = read_table(path, text_columns=tuple({name for name in (sample, patient, *candidates) if name not in (None, label)}))
+    frame.index = _names(frame, sample, candidates, path)
     try:
         labels = BinaryEndpoint(column=label, positive=event).label(frame).labels
     except InputError as cause:
@@ -128,14 +141,20 @@ def rows_for(bundle: ModelBundle, table: LabelledTable) -> pd.DataFrame:
     return bundle.schema.conform(rows.fillna(gaps)).mask(missing)
 
 
-def _names(frame: pd.DataFrame, sample: str | None, label: str, path: Path) -> pd.Index:
-    first = frame.columns[0]
+def _names(frame: pd.DataFrame, sample: str | None, candidates: list[str], path: Path) -> pd.Index:
     if sample is None:
-        named = first != label and frame[first].notna().all() and frame[first].is_unique
-        values = frame[first].astype(str) if named else pd.Series(range(1, len(frame) + 1)).astype(str)
-        return pd.Index(values, name=first if named else "row")
+        named = next((name for name in candidates if _can_name(frame[name])), None)
+        values = frame[named] if named else pd.Series(range(1, len(frame) + 1))
+        return pd.Index(values.astype(str), name=named or NUMBERED)
     if frame[sample].isna().any():
         raise InputError(f"{path.name} has a row without a value in {sample!r} (--sample); name every row.")
     if frame[sample].duplicated().any():
         raise InputError(f"{path.name} names a row twice in {sample!r} (--sample); give every row its own name.")
     return pd.Index(frame[sample].astype(str), name=sample)
+
+
+def _can_name(values: pd.Series) -> bool:
+    """Different in every row, and no measurements: taken for names, those would never be the name of a training sample."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    measured = numbers.notna().all() and bool((numbers % 1 != 0).any())
+    return bool(values.notna().all() and values.is_unique and not measured)

@@ -45,7 +45,7 @@ class Promotion:
     verdict : Verdict or None
         None where there was nothing to judge.
     override : str or None
-        Why it was promoted against the verdict.
+        Why it was promoted, or in a dry run would be, against the verdict.
     """
 
     action: Action
@@ -67,7 +67,9 @@ class Promotion:
             against = f", against the gate{why}, because: {self.override}" if self.override else ""
             return f"{title} is now {self.alias!r}; before it was {holder}{against}."
         if self.action == "judged":
-            would = f"would be refused{why}" if self.verdict and self.verdict.in_the_way else "would be promoted"
+            stands = bool(self.verdict and self.verdict.in_the_way)
+            against = f", against the gate{why}, because: {self.override}" if self.override else ""
+            would = f"would be refused{why}" if stands and not self.override else f"would be promoted{against}"
             return f"Dry run: {title} {would}; {self.alias!r} stays with {holder}."
         return f"{title} was not promoted{why}; {self.alias!r} stays with {holder}."
 

@@ -156,7 +156,7 @@ const labelTag = (prediction) => make("span", { class: prediction.probability >=
 
 function rangeWords(outside) {
   if (!outside?.flagged) return "within";
-  const number = outside.outside_range.length;
+  const number = outside.outside_range.filter(({ feature }) => outside.drivers.includes(feature)).length;
   return make("span", { class: "unlike" }, number > 0 ? `${count(number)} outside` : "unlike together");
 }
 
@@ -229,8 +229,11 @@ function scale(value, threshold) {
 function unlikeness(outside) {
   if (!outside) return null;
   const far = `distance ${short(outside.distance)}, limit ${short(outside.limit)}`;
-  if (!outside.flagged) return make("p", { class: "within" }, `Like the training samples: every value is within its range (${far}).`);
-  const sides = ["below", "above"].map((side) => ({ side, names: outside.outside_range.filter((one) => one.side === side).map((one) => one.feature) }));
+  const just = outside.outside_range.length;
+  const ranges = just === 0 ? "every value is within its range" : `${just === 1 ? "one value is" : `${count(just)} values are`} only just outside the training range`;
+  if (!outside.flagged) return make("p", { class: "within" }, `Like the training samples: ${ranges} (${far}).`);
+  const driving = outside.outside_range.filter(({ feature }) => outside.drivers.includes(feature));
+  const sides = ["below", "above"].map((side) => ({ side, names: driving.filter((one) => one.side === side).map((one) => one.feature) }));
   const points = sides
     .filter(({ names }) => names.length > 0)
     .map(({ side, names }) => ({ name: listed(few(names)), text: `${names.length === 1 ? "lies" : "lie"} ${side} the training range.` }));
@@ -238,6 +241,7 @@ function unlikeness(outside) {
     const by = outside.drivers.length > 0 ? `, mostly by ${listed(outside.drivers)}` : "";
     points.push({ name: "", text: `Taken together the values are farther from the training samples than these are from each other${by} (${far}).` });
   }
+  if (points.length === 0) points.push({ name: "", text: "Most of its values are missing." });
   return make("div", { id: "unlike" }, notice("warned", "Unlike what the model was trained on: the score is an extrapolation.", points));
 }
 

@@ -246,3 +246,38 @@ def test_a_bundle_of_another_machine_is_taken_once_its_key_is_trusted(tmp_path: 
 def test_the_digest_tells_bundles_apart(tmp_path: Path) -> None:
     one, other = saved(tmp_path / "one"), saved(tmp_path / "other", small_bundle(seed=1))
     assert bundle_digest(one) == bundle_digest(one) != bundle_digest(other)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pipeline.skops", pickle.dumps({"a": 1})),
+        ("pipeline.skops", b""),
+        ("contract.json", b"{}"),
+        ("card.json", b"null"),
+        ("schema.json", b"[" * 100_000),
+        ("background.json", b'["a"]'),
+        ("golden.json", b'{"rows": [], "scores": []}'),
+    ],
+)
+def test_junk_is_refused_with_a_sentence_even_when_a_trusted_key_signed_it(tmp_path: Path, name: str, content: bytes) -> None:
+    folder = saved(tmp_path)
+    (folder / name).write_bytes(content)
+    sign_again(folder)
+    with pytest.raises(BundleError, match="not those of a bundle"):
+        load_bundle(folder)
+
+
+def test_a_manifest_of_a_hundred_thousand_brackets_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    (folder / MANIFEST).write_text("[" * 100_000)
+    with pytest.raises(BundleError, match="no readable"):
+        load_bundle(folder)
+
+
+def test_a_link_in_the_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    (folder / "card.json").rename(tmp_path / "elsewhere")
+    (folder / "card.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BundleError, match=r"'card\.json' is no plain file"):
+        load_bundle(folder)

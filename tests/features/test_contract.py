@@ -25,6 +25,36 @@ def contract(n: int = 80) -> Contract:
     return contract_of(cohort(n), ContractSettings())
 
 
+@pytest.mark.parametrize(("n", "p"), [(60, 4), (60, 30), (150, 60)])
+def test_few_new_samples_of_the_same_population_are_flagged_however_many_features_there_are(n: int, p: int) -> None:
+    shares = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        made = contract_of(pd.DataFrame(rng.normal(size=(n, p))).rename(columns=str), ContractSettings())
+        novelty = made.judge(rng.normal(size=(400, p)))
+        shares.append(novelty.flagged.mean())
+        assert novelty.is_outside.mean() > shares[-1]  # the ranges alone would flag many
+    assert np.mean(shares) < 0.06
+
+
+def test_a_value_just_outside_its_range_is_named_but_does_not_flag_the_row() -> None:
+    table = cohort(80)
+    row = table.median().to_numpy()
+    row[0] = table["a"].max() * 1.001
+    novelty = contract().judge(row[None, :])
+    assert novelty.outside_range(0) == [("a", "above")]
+    assert not novelty.flagged.any()
+    assert novelty.drivers(0) == []
+
+
+def test_a_row_that_is_mostly_missing_is_flagged() -> None:
+    row = cohort(80).median().to_numpy()
+    row[:3] = np.nan
+    assert not contract().judge(row[None, :]).flagged.any()
+    row[3] = np.nan
+    assert contract().judge(row[None, :]).flagged.all()
+
+
 @pytest.mark.parametrize("n", [30, 80, 300])
 def test_new_samples_of_the_same_population_are_rarely_beyond_the_limit(n: int) -> None:
     beyond = np.mean([

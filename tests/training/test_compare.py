@@ -135,6 +135,16 @@ def test_metrics_are_those_that_were_recorded_with_the_model(root: Path, store: 
     assert shown == {name: one.model_dump() for name, one in load_judged(store, "one-feature").card.held_out.items()}
 
 
+def test_another_level_is_that_of_every_interval(root: Path) -> None:
+    wide = printed(root, "one-feature", "two-features")["models"][0]["estimates"]
+    narrow = printed(root, "one-feature", "two-features", "--level", "0.8")["models"][0]["estimates"]
+    assert list(narrow) == list(wide)
+    for name, estimate in narrow.items():
+        assert estimate["level"] == 0.8
+        assert estimate["value"] == pytest.approx(wide[name]["value"])
+        assert estimate["upper"] - estimate["lower"] < wide[name]["upper"] - wide[name]["lower"]
+
+
 def test_a_pair_has_differences_delongs_p_and_who_flips(root: Path, store: Store) -> None:
     (pair,) = printed(root, "noise", "two-features")["paired"]
     difference = pair["difference"]["roc_auc"]
@@ -184,6 +194,19 @@ def test_rows_that_a_model_learnt_from_are_no_test_of_it(root: Path, tmp_path: P
     assert left_out["on"]["samples"] == 80
     assert any("5 samples were left out" in words for words in left_out["warnings"])
     assert printed(root, *arguments, "--learnt", "keep")["on"]["samples"] == 85
+
+
+def test_the_names_of_the_rows_are_looked_for_where_the_study_had_them(root: Path, tmp_path: Path) -> None:
+    learnt = table_of(60, seed=99).head(5)
+    mixed = pd.concat([EXTERNAL, learnt])
+    features = ["f0", "f1", "f4", "f5"]
+    arguments = ("noise", "two-features", "--on", str(tmp_path / "mixed.csv"), "--label", "Target")
+    mixed[[*features, "Target"]].assign(ID=mixed["sample"]).to_csv(tmp_path / "mixed.csv", index=False)
+    assert "5 of 85 rows of mixed.csv have the names of samples" in refused(root, *arguments)
+    mixed[[*features, "Target"]].to_csv(tmp_path / "mixed.csv", index=False)  # a measurement is no name
+    found = printed(root, *arguments)
+    assert any("have no names (--sample)" in words for words in found["warnings"])
+    assert not any("have no names" in words for words in printed(root, *arguments, "--sample", "f0")["warnings"])
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,15 @@ def test_samples_that_the_model_learnt_from_are_refused(validate: Validate) -> N
     assert learnt["sample"].iloc[0] not in answer.err
 
 
+def test_a_table_that_begins_with_a_measurement_does_not_hide_whom_the_model_learnt_from(
+    validate: Validate, frozen: Frozen
+) -> None:
+    mixed = pd.concat([elsewhere(), table_of(60, seed=99).iloc[:3]])[[*FEATURES, "Target", "sample"]]
+    assert validate(mixed.rename(columns={"sample": "ID"}), columns=False).code == 3
+    nameless = validate(mixed.drop(columns="sample"), "--json", columns=False)
+    assert any("have no names" in warning for warning in nameless.json["warnings"])
+
+
 def test_patients_with_an_identifier_that_the_model_knows_are_warned_of(validate: Validate) -> None:
     known = table_of(60).loc[:4, "patient"].tolist()
     table = elsewhere()

@@ -175,6 +175,14 @@ def test_an_override_is_not_recorded_where_it_was_not_needed(store: SmallStore, 
     assert store.lines[-1]["override"] is None
 
 
+def test_a_dry_run_says_what_the_override_would_do(store: SmallStore, hypoxia: Hypoxia) -> None:
+    hypoxia("promote", NAME, "2")
+    answer = hypoxia("promote", NAME, "3", "--override", "the tumour board decided", "--dry-run")
+    assert answer.code == 0
+    assert "would be promoted, against the gate (superiority: failed" in answer.out
+    assert store.champion == "2"
+
+
 def test_an_override_needs_a_reason_that_says_something(store: SmallStore, hypoxia: Hypoxia) -> None:
     answer = hypoxia("promote", NAME, "1", "--override", "ok")
     assert answer.code == 2
