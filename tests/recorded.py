@@ -78,6 +78,7 @@ def recorded_model(
     save_bundle(bundle, folder / "bundle", learnt[columns].quantile([0.3, 0.6]).to_numpy())
     predictions.to_csv(folder / "predictions.csv", index=False)
     splits = {"train": learnt["sample"].tolist(), "test": held_out["sample"].tolist()}
+    splits["train_patients"] = learnt["patient"].astype(str).unique().tolist()
     (folder / "splits.json").write_text(json.dumps(splits))
     (folder / "study.yaml").write_text(yaml.safe_dump(toy_study().model_dump(mode="json")))
     client.set_terminated(run.info.run_id)

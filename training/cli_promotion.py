@@ -91,11 +91,14 @@ def rollback(model: str, alias: str, tracking_uri: str | None, as_json: bool) ->
 @URI
 @JSON
 def audit(verify: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """List who promoted, rolled back or was refused what, and check that no line was changed. Exit code 3: one was."""
-    from training.promotion import ledger_of
+    """List who promoted, rolled back or was refused what. Exit code 3: a line was changed, or the last ones are missing."""
+    from training.promotion import ledger_of, require_whole_log
+    from training.tracking import open_store
 
-    ledger = ledger_of(store_address(tracking_uri))
+    address = _existing(tracking_uri)
+    ledger = ledger_of(address)
     number = ledger.verify()
+    require_whole_log(open_store(address))
     lines = [] if verify else list(ledger.lines())
     if as_json:
         _print_json({"path": str(ledger.path), "verified_lines": number, **({} if verify else {"lines": lines})})
@@ -211,6 +214,7 @@ def _print_lines(lines: Iterable[dict[str, Any]]) -> None:
 
 
 def _print_validation(found: ExternalValidation, run_id: str) -> None:
+    from training.paired import why_not_estimable
     from training.terminal import console_on, say
 
     console, model, table = console_on(sys.stdout), found.model, found.table
@@ -227,7 +231,7 @@ def _print_validation(found: ExternalValidation, run_id: str) -> None:
     if shifted:
         console.print(_shift_table(shifted[:SHOWN_SHIFTS], len(shifted)))
     console.print(_estimate_table(found))
-    if found.intercept_update is not None:
+    if found.intercept_update is not None and why_not_estimable(found.external.predictions) is None:
         added = f"adding {found.intercept_update:+.3f} to every logit makes as many events expected as were seen"
         words = f"{added}; the model stays as it is"
         say(console, "Calibration in the large", words)
@@ -248,6 +252,7 @@ def _shift_table(shown: list[Any], count: int) -> Table:
 
 
 def _estimate_table(found: ExternalValidation) -> Table:
+    from training.paired import why_not_estimable
     from training.report import title_of
 
     sides = {"internal": found.internal, "held out": found.held_out, "external": found.external.estimates}
@@ -255,13 +260,15 @@ def _estimate_table(found: ExternalValidation) -> Table:
     table = Table(title="Internal, held out and external (95% interval)", title_justify="left")
     for heading in ("measure", *sides):
         table.add_column(heading, justify="left" if heading == "measure" else "right")
+    few = why_not_estimable(found.external.predictions) is not None
     for metric in found.external.estimates:
-        table.add_row(title_of(metric), *(str(one[metric]) if one and metric in one else "" for one in sides.values()))
+        shown = {side: str(one[metric]) if one and metric in one else "" for side, one in sides.items()}
+        table.add_row(title_of(metric), *(shown | ({"external": "not estimable"} if few else {})).values())
     for name, words in (
         ("intercept", "Calibration in the large"),
         ("slope", "Calibration slope"),
         ("ratio", "Observed to expected"),
     ):
-        fits = [found.calibration.get(side) for side in sides]
+        fits = [None if few and side == "external" else found.calibration.get(side) for side in sides]
         table.add_row(words, *("" if fit is None else str(getattr(fit, name)) for fit in fits))
     return table

@@ -396,7 +396,7 @@ def _apart_from_development(models: Sequence[JudgedModel], table: LabelledTable,
     if learnt == "keep":
         return table
     known = set().union(*(one.learnt_from for one in models))
-    known_patients = set().union(*(_development_patients(one) for one in models))
+    known_patients = set().union(*(one.learnt_patients for one in models))
     # Rows without names are numbered, and a number says nothing about who it is.
     numbered = table.frame.index.name == NUMBERED
     nameless = numbered and list(table.patients) == list(table.frame.index)
@@ -415,11 +415,6 @@ def _apart_from_development(models: Sequence[JudgedModel], table: LabelledTable,
             f"Without what the models learnt from, {table.path.name} holds one class or nothing; name another table."
         )
     return rest
-
-
-def _development_patients(judged: JudgedModel) -> set[str]:
-    """As far as they are recorded: the patients of internal validation, in which all development patients take part."""
-    return set() if judged.internal is None else set(judged.internal["patient"])
 
 
 def _warnings(models: Sequence[ComparedModel], table: LabelledTable | None) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from features.bundle import RESEARCH_USE_ONLY, Estimate, ModelBundle, bundle_digest, load_bundle
 from features.contract import Novelty
@@ -24,6 +25,7 @@ from training.calibration import Calibration, calibration
 from training.evaluation import Evaluation, EvaluationSettings, evaluate
 from training.judged import JudgedModel, load_judged
 from training.labelled import NUMBERED, LabelledTable, read_labelled, rows_for, score_labelled
+from training.paired import why_not_estimable
 from training.tracking import Store, started_run
 
 SETTINGS = EvaluationSettings(bootstrap=2000)
@@ -233,7 +235,7 @@ def _is_named(table: LabelledTable) -> bool:
 
 def _warnings(model: JudgedModel, table: LabelledTable, unlike: float) -> tuple[str, ...]:
     found = list(table.notes)
-    known = set(model.predictions["patient"]) | (set(model.internal["patient"]) if model.internal is not None else set())
+    known = set(model.predictions["patient"]) | model.learnt_patients
     numbered = not _is_named(table) and list(table.patients) == list(table.frame.index.astype(str))
     shared = 0 if numbered else len(set(table.patients) & known)
     if shared:
@@ -244,6 +246,9 @@ def _warnings(model: JudgedModel, table: LabelledTable, unlike: float) -> tuple[
     if not _is_named(table):
         found.append("The rows have no names (--sample), so nobody can tell whether the model learnt from them.")
     events = int(table.labels.groupby(table.patients.to_numpy()).max().sum())
+    few = why_not_estimable(pd.DataFrame({"patient": table.patients.to_numpy(), "label": table.labels.to_numpy()}))
+    if few:
+        found.append(f"External performance is {few}.")
     if events < FEW_EVENTS:
         found.append(f"{events} patients have the event; a firm external validation needs {FEW_EVENTS} or more.")
     if unlike > SHIFTED_SHARE:

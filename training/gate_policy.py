@@ -115,7 +115,7 @@ class GatePolicy(Settings):
     evidence: Evidence = Evidence()
     calibration: CalibrationMargins = CalibrationMargins()
     equal_data: bool = True
-    bootstrap: int = Field(default=2000, ge=500, le=MOST_RESAMPLES)
+    bootstrap: int = Field(default=10000, ge=500, le=MOST_RESAMPLES)
     seed: int = Field(default=0, ge=0)
 
     @property

@@ -39,7 +39,7 @@ class JudgedModel:
         Held out, as in ``Evaluation.predictions``; names of samples and patients are text.
     internal : DataFrame or None
         Out of fold, over development patients.
-    learnt_from : frozenset of str
+    learnt_from, learnt_patients : frozenset of str
         Samples for development.
     split_hash : str
         SHA-256 of the samples' names on either side.
@@ -62,6 +62,7 @@ class JudgedModel:
     versions: dict[str, str]
     bundle_folder: Path
     learnt_from: frozenset[str] = frozenset()
+    learnt_patients: frozenset[str] = frozenset()
     extraction_hash: str | None = None
 
     @property
@@ -165,7 +166,7 @@ def split_digest(splits: dict[str, list[str]]) -> str:
     >>> one == split_digest({"train": ["b", "a"], "test": ["c"]}), one == split_digest({"train": ["a"], "test": ["b", "c"]})
     (True, False)
     """
-    ordered = {side: sorted(map(str, names)) for side, names in splits.items()}
+    ordered = {side: sorted(map(str, splits[side])) for side in ("train", "test")}
     return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()
 
 
@@ -187,6 +188,7 @@ def _read(reference: str, found: Found, folder: Path) -> JudgedModel:
         versions=dict(card.versions),
         bundle_folder=bundle,
         learnt_from=frozenset(map(str, splits["train"])),
+        learnt_patients=frozenset(map(str, splits.get("train_patients", ()))),
         extraction_hash=_extraction_hash(bundle / "contract.json"),
     )
 

@@ -385,6 +385,22 @@ def _lines_are_missing(store: Store, model: str) -> tuple[str, ...]:
     return (f"{words}: these held-out patients may have been looked at more often than is counted.",)
 
 
+def require_whole_log(store: Store) -> None:
+    """Check that the log holds the last line that the registry knows of, for every model.
+
+    Raises
+    ------
+    LedgerError
+        It was cut, moved or removed, or it is another machine's.
+    """
+    for model in sorted(one.name for one in store.client.search_registered_models()):
+        if _lines_are_missing(store, model):
+            raise LedgerError(
+                f"{ledger_of(store.uri).path} lacks the last line that was written about {model}: it was cut, moved or removed, "
+                "or the line was written on another machine."
+            )
+
+
 def _refuse_changed_log(store: Store) -> None:
     """The log says how often these patients were looked at; a promotion must not rest on one that was changed."""
     log = ledger_of(store.uri)

@@ -349,7 +349,8 @@ def _parameters(result: StudyResult) -> dict[str, str]:
 
 def _write_tables(result: StudyResult, folder: Path) -> None:
     fitted = result.fitted
-    _write_json(folder / "splits.json", result.split.as_json())
+    patients = sorted(set(result.cohort.patients.loc[result.split.train].astype(str)))
+    _write_json(folder / "splits.json", {**result.split.as_json(), "train_patients": patients})
     _write_json(folder / "audit.json", result.audit.model_dump(mode="json"))
     _write_json(folder / "estimates.json", estimates_json(result))
     _write_json(folder / "schema.json", fitted.schema.model_dump(mode="json"))

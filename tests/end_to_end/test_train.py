@@ -89,6 +89,7 @@ def test_the_run_holds_every_decision_as_a_file(trained: tuple[Path, dict]) -> N
     splits = json.loads((artifacts / "splits.json").read_text())
     patient = pd.read_csv(folder / "toy.csv", index_col="ID")["PatientID"]
     assert not set(patient[splits["train"]]) & set(patient[splits["test"]])
+    assert set(splits["train_patients"]) == set(patient[splits["train"]])
     predictions = pd.read_csv(artifacts / "predictions.csv")
     assert list(predictions["sample"]) == splits["test"]
     shap = pd.read_csv(artifacts / "shap_values.csv", index_col="sample").sum(axis=1)
@@ -231,7 +232,7 @@ def test_sequences_give_a_parent_run_a_model_each_and_one_table(tmp_path: Path) 
         run = client.get_run(one["run_id"])
         assert run.data.tags["mlflow.parentRunId"] == printed["run_id"]
         splits = json.loads((Path(run.info.artifact_uri.removeprefix("file://")) / "splits.json").read_text())
-        held_out[name] = {side: set(table.loc[names, "PatientID"]) for side, names in splits.items()}
+        held_out[name] = {side: set(table.loc[names, "PatientID"]) for side, names in splits.items() if side != "train_patients"}
     assert not held_out["adc"]["test"] & held_out["b200"]["train"]
     assert not held_out["b200"]["test"] & held_out["adc"]["train"]
     parent = Path(client.get_run(printed["run_id"]).info.artifact_uri.removeprefix("file://"))

@@ -185,6 +185,13 @@ def test_scoring_all_on_one_table_makes_a_common_set(root: Path, store: Store) -
     assert 0 <= found["models"][1]["share_unlike_training"] < 0.2
 
 
+def test_other_samples_of_patients_that_a_model_learnt_from_are_no_test_of_it_either(root: Path, tmp_path: Path) -> None:
+    learnt = table_of(60, seed=99).head(5).assign(sample=[f"another scan {number}" for number in range(5)])
+    pd.concat([EXTERNAL, learnt]).to_csv(tmp_path / "scans.csv", index=False)
+    arguments = ("noise", "two-features", "--on", str(tmp_path / "scans.csv"), "--label", "Target", "--patient", "patient")
+    assert "5 of 85 rows of scans.csv" in refused(root, *arguments, "--sample", "sample")
+
+
 def test_rows_that_a_model_learnt_from_are_no_test_of_it(root: Path, tmp_path: Path) -> None:
     learnt = table_of(60, seed=99).head(5)
     pd.concat([EXTERNAL, learnt]).to_csv(tmp_path / "mixed.csv", index=False)

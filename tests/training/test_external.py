@@ -109,6 +109,15 @@ def test_internal_held_out_and_external_stand_side_by_side(validate: Validate) -
         assert words in answer.out
 
 
+def test_a_dozen_patients_are_not_estimable(validate: Validate) -> None:
+    answer = validate(elsewhere().head(12))
+    assert answer.code == 0, answer.err
+    assert "External performance is not estimable: 12 patients" in answer.out
+    line = next(line for line in answer.out.splitlines() if "ROC AUC" in line)
+    assert line.rstrip(" │").endswith("not estimable")
+    assert "every logit" not in answer.out
+
+
 def test_the_intercept_update_makes_as_many_events_expected_as_were_seen(frozen: Frozen, validate: Validate) -> None:
     table = elsewhere().assign(f0=lambda rows: rows["f0"] + 1.5)
     answer = validate(table, "--json").json

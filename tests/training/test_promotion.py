@@ -366,6 +366,17 @@ def test_the_log_is_listed_and_a_changed_line_is_found(store: SmallStore, hypoxi
     assert store.champion == "1"
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_the_audit_finds_that_the_last_lines_are_missing(store: SmallStore, hypoxia: Hypoxia, kept: int) -> None:
+    hypoxia("promote", NAME, "1")
+    hypoxia("promote", NAME, "3")
+    log = store.root / "audit.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:kept]))
+    answer = hypoxia("audit")
+    assert answer.code == 3
+    assert "lacks the last line that was written about" in answer.err
+
+
 def test_a_log_whose_end_was_cut_off_is_warned_of(store: SmallStore, hypoxia: Hypoxia) -> None:
     hypoxia("promote", NAME, "1")
     assert "may have been looked at more often" not in hypoxia("promote", NAME, "3").out
