@@ -59,8 +59,13 @@ class BinaryEndpoint(Settings):
                 "Recode it, or empty the cell in rows of the other classes: they are then left out."
             )
         positive = present.map(lambda value: _same_if_equal(value) == _same_if_equal(self.positive))
+        quotes = " (in quotes, if it is a word such as yes or on)" if isinstance(self.positive, bool) else ""
+        if present.nunique() == 2 and not positive.any():
+            raise InputError(
+                f"No row of {self.column!r} has the event: with positive: {self.positive!r} it would be another value than those "
+                f"there ({shown}). Set cohort.endpoint.positive to the value of the event{quotes}."
+            )
         if positive.nunique() < 2:
-            quotes = " (in quotes, if it is a word such as yes or on)" if isinstance(self.positive, bool) else ""
             raise InputError(
                 f"Only one class is left in {self.column!r}: with positive: {self.positive!r} the values there ({shown}) are all "
                 f"on one side. Set cohort.endpoint.positive to the value of the event{quotes}, or add the missing class."

@@ -85,7 +85,9 @@ class FeatureSchema(Settings):
         if impute:
             good |= given.isna().to_numpy()
         if not good.all():
-            reason = "has a value that is not a finite number" if impute else "has a missing or non-finite value"
+            reason = (
+                "has a value that is not a finite number" if impute else "has a value that is missing or is not a finite number"
+            )
             raise SchemaMismatchError(
                 [(name, reason) for name, fine in zip(self.names, good.all(axis=0), strict=True) if not fine]
             )

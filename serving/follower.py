@@ -6,6 +6,7 @@ Runs in a process of its own, so that workers never import MLflow, never wait fo
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 CHAMPION = "champion"
 # A version that failed is tried again after this, in case that it was not the version's fault (a full disk, a cut line).
 TRY_AGAIN_S = 60.0
+NEWCOMER = "newcomer"  # in the place of a version, of a model that was never served
 LAST_WORD_S = 45.0
 
 
@@ -93,7 +95,7 @@ class Follower:
         again = number > before.answered
         models = [self._followed(one, again) for one in before.models]
         if before.all_champions:
-            models += self._newcomers(before)
+            models += self._newcomers(before, again)
         after = Listing(models=tuple(models), all_champions=before.all_champions, answered=max(number, before.answered))
         if after != before:
             self.shelf.write(after)
@@ -108,7 +110,7 @@ class Follower:
             version = found.version
             if version == one.current.version:
                 return one.model_copy(update={"pending_problem": None})
-            if not again and self._failed_lately(one, version):
+            if not again and self._failed_lately(one.name, one.role, version):
                 return one
             copy = self._put(found)
         except Exception as error:  # noqa: BLE001 - the edge: whatever happens here, what is served goes on
@@ -132,8 +134,8 @@ class Follower:
         _count_failure(one.name, kind)
         return one.model_copy(update={"pending_problem": problem})
 
-    def _failed_lately(self, one: Shelved, version: str) -> bool:
-        return time.monotonic() - self._tried.get((one.name, one.role, version), -TRY_AGAIN_S) < TRY_AGAIN_S
+    def _failed_lately(self, name: str, role: Role, version: str) -> bool:
+        return time.monotonic() - self._tried.get((name, role, version), -math.inf) < TRY_AGAIN_S
 
     def _put(self, found: Registration) -> Copy:
         """Copy first and verify the copy: what was verified is what is loaded, whatever becomes of the original."""
@@ -147,19 +149,21 @@ class Follower:
             raise InputError("No registered model has the alias 'champion'; promote one (hypoxia promote NAME VERSION).")
         return [f"{name}@{CHAMPION}" for name in names]
 
-    def _newcomers(self, before: Listing) -> list[Shelved]:
+    def _newcomers(self, before: Listing, again: bool) -> list[Shelved]:
         known = {one.name for one in before.models if one.role == "serve"}
         try:
             names = [name for name in names_with_alias(CHAMPION, self.uri) if name not in known]
         except HypoxiaError:
             return []  # said already, of each model that is followed
-        return [one for one in map(self._newcomer, names) if one is not None]
+        due = [name for name in names if again or not self._failed_lately(name, "serve", NEWCOMER)]
+        return [one for one in map(self._newcomer, due) if one is not None]
 
     def _newcomer(self, name: str) -> Shelved | None:
         reference = f"{name}@{CHAMPION}"
         try:
             copy = self._put(find_registered(parse_reference(reference), self.uri))
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a newcomer, the others are followed
+            self._tried[name, "serve", NEWCOMER] = time.monotonic()
             logger.error("Model %s became a champion and is not served (%s).", name, type(error).__name__)
             return None
         return Shelved(name=name, current=copy, reference=reference)

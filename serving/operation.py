@@ -104,8 +104,6 @@ def become_server(address: str, port: int, arguments: list[str], environment: di
         **os.environ,
         # One thread per worker: their number is what uses the processors, and a library that starts threads cannot be forked.
         **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")},
-        # Compiling SHAP's small functions takes a worker seven seconds; as they are they cost an explanation ten milliseconds.
-        "NUMBA_DISABLE_JIT": "1",
         **environment,
         # A folder called `serving` or `features` where the command is typed must not be imported instead of ours.
         "PYTHONSAFEPATH": "1",

@@ -36,9 +36,7 @@ REGISTRY_ONLY = frozenset({"mlflow-skinny", "mlflow", "sqlalchemy", "alembic"})
 # What must not be found in a server, whoever brought it.
 TRAINING_ONLY = frozenset({"tpot", "optuna", "pebble", "lifelines", "pyradiomics-bhklab"})
 
-
-# Compiling SHAP's small functions takes a worker seven seconds; run as they are they cost an explanation ten milliseconds.
-ENVIRONMENT = {"BENTOML_DO_NOT_TRACK": "True", "NUMBA_DISABLE_JIT": "1"}
+ENVIRONMENT = {"BENTOML_DO_NOT_TRACK": "True"}
 
 
 class PackagingError(HypoxiaError):

@@ -80,11 +80,6 @@ class ServedModels(Mapping[str, Predictor]):
         return len(self._entries["serve"])
 
     @property
-    def ready(self) -> bool:
-        """Whether there is a verified predictor for every model; without one this object is not made."""
-        return len(self) > 0
-
-    @property
     def problems(self) -> Mapping[str, PendingProblem]:
         """By name of a model: why its newest version is not served."""
         return self._problems

@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pytest
 
 from tests.serving.registered import NAME, Registered, register, small_bundle
 
-READY_WITHIN_S = 90
+READY_WITHIN_S = 180
 STOPPED_WITHIN_S = 45
 TOKEN = "predict-token-0123456789abcdefghijkl"
 ADMIN = "administrator-token-0123456789abcdef"
@@ -95,14 +95,15 @@ def started(folder: Path, *arguments: str, scheme: str = "http", **variables: st
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=stdout, stderr=stderr, start_new_session=True)
     server = Started(process, registered, f"{scheme}://127.0.0.1:{port}", folder)
     try:
-        _wait_until_ready(server)
+        wait_until_ready(process, server.url, server.output)
         yield server
     finally:
         server.client.close()
-        _stop(process)
+        end(process)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server as a user would; if it does not, end it and its workers."""
     process.terminate()
     try:
         process.wait(STOPPED_WITHIN_S)
@@ -111,12 +112,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait_until_ready(server: Started) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, output: Callable[[], str]) -> None:
+    """Wait until a server is ready; what it wrote is shown if it never is."""
     deadline = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline and server.process.poll() is None:
-        try:
-            if httpx.get(f"{server.url}/readyz", timeout=5, verify=False).status_code == 200:
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz", timeout=5, verify=False).status_code == 200:
                 return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    pytest.fail(f"The server was not ready within {READY_WITHIN_S} s:\n{server.output()}")
+        time.sleep(0.2)
+    pytest.fail(f"The server was not ready within {READY_WITHIN_S} s:\n{output()}")

@@ -20,9 +20,10 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
+from tests.end_to_end.started import end as end_process
+from tests.end_to_end.started import wait_until_ready
 from tests.serving.registered import NAME, Registered, register, rows_like_training, small_bundle
 
-READY_WITHIN_S = 180
 SERVED_WITHIN_S = 60
 BACK_WITHIN_S = 10
 STOPPED_WITHIN_S = 30
@@ -125,14 +126,7 @@ def start(folder: Path, *options: str) -> Server:
     environment.pop("XDG_CACHE_HOME", None)
     with (folder / f"stdout-{port}").open("wb") as stdout, (folder / f"stderr-{port}").open("wb") as stderr:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=stdout, stderr=stderr, start_new_session=True)
-    server = Server(process, f"http://127.0.0.1:{port}", folder, {})
-    try:
-        eventually(lambda: process.poll() is not None or _is_ready(server), READY_WITHIN_S)
-        assert process.poll() is None, log(server)
-    except BaseException:
-        end(server)
-        raise
-    return server
+    return _ready(Server(process, f"http://127.0.0.1:{port}", folder, {}))
 
 
 def start_bento(folder: Path, bento: Path) -> Server:
@@ -144,10 +138,12 @@ def start_bento(folder: Path, bento: Path) -> Server:
     command = [sys.executable, "-P", "-m", "bentoml", "serve", str(bento), "--host", "127.0.0.1", "--port", str(port)]
     with (folder / f"stderr-{port}").open("wb") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True)
-    server = Server(process, f"http://127.0.0.1:{port}", folder, {})
+    return _ready(Server(process, f"http://127.0.0.1:{port}", folder, {}))
+
+
+def _ready(server: Server) -> Server:
     try:
-        eventually(lambda: process.poll() is not None or _is_ready(server), READY_WITHIN_S)
-        assert process.poll() is None, log(server)
+        wait_until_ready(server.process, server.url, lambda: log(server))
     except BaseException:
         end(server)
         raise
@@ -155,12 +151,7 @@ def start_bento(folder: Path, bento: Path) -> Server:
 
 
 def end(server: Server) -> None:
-    server.process.terminate()
-    try:
-        server.process.wait(STOPPED_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.process.pid, signal.SIGKILL)
-        server.process.wait()
+    end_process(server.process)
 
 
 def log(server: Server) -> str:

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.end_to_end.started import STOPPED_WITHIN_S, end, wait_until_ready
 from tests.serving.registered import NAME, Registered, register, rows_like_training, small_bundle
 
-READY_WITHIN_S = 60
-STOPPED_WITHIN_S = 20
 CANARY = "canary-7c1f"
 
 
@@ -55,31 +53,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=stdout, stderr=stderr, start_new_session=True)
     server = Running(process, registered, f"http://127.0.0.1:{port}", folder)
     try:
-        _wait_until_ready(server)
+        wait_until_ready(process, server.url, lambda: server.output("stderr"))
         yield server
     finally:
-        _stop(process)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server as a user would; if it does not, end it and its workers, which outlive a supervisor that is killed."""
-    process.terminate()
-    try:
-        process.wait(STOPPED_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait_until_ready(server: Running) -> None:
-    deadline = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline and server.process.poll() is None:
-        try:
-            if httpx.get(f"{server.url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    pytest.fail(f"The server was not ready within {READY_WITHIN_S} s:\n{server.output('stderr')}")
+        end(process)
 
 
 def test_the_served_probability_equals_the_pipelines_in_any_order_of_keys(running: Running) -> None:

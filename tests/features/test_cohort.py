@@ -155,7 +155,7 @@ def test_one_class_is_refused(tmp_path: Path, values: float) -> None:
 
 def test_a_positive_value_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     message = refusal(tmp_path, small_table(), **with_positive(2))
-    assert "with positive: 2 the values there ('0', '1') are all on one side" in message
+    assert "with positive: 2 it would be another value than those there ('0', '1')" in message
 
 
 def test_yes_without_quotes_is_explained(tmp_path: Path) -> None:

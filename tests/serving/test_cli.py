@@ -117,8 +117,11 @@ def test_parquet_is_scored_too(registered: Registered, tmp_path: Path) -> None:
     ("change", "says"),
     [
         (lambda frame: frame.drop(columns="CA9"), "'CA9' is missing"),
-        (lambda frame: frame.assign(CA9="high"), "'CA9' has a missing or non-finite value"),
-        (lambda frame: frame.assign(CA9=[None, *frame["CA9"][1:]]), "'CA9' has a missing or non-finite value"),
+        (lambda frame: frame.assign(CA9="high"), "'CA9' has a value that is missing or is not a finite number"),
+        (
+            lambda frame: frame.assign(CA9=[None, *frame["CA9"][1:]]),
+            "'CA9' has a value that is missing or is not a finite number",
+        ),
         (lambda frame: frame.iloc[:0], "no rows"),
     ],
 )

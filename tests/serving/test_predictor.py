@@ -56,7 +56,7 @@ def test_a_number_that_is_not_finite_is_refused(predictor: Predictor, value: flo
     row = {**rows_like_training(1)[0], "CA9": value}
     with pytest.raises(SchemaMismatchError, match="'CA9' is not a finite number"):
         predictor.predict([row])
-    with pytest.raises(SchemaMismatchError, match="'CA9' has a missing or non-finite value"):
+    with pytest.raises(SchemaMismatchError, match="'CA9' has a value that is missing or is not a finite number"):
         predictor.predict_table(pd.DataFrame([row]))
 
 
@@ -171,7 +171,7 @@ def test_an_empty_cell_of_a_table_follows_the_same_policy(imputing: Predictor, p
     null = [{name: None if pd.isna(value) else value for name, value in row.items()} for row in frame.to_dict("records")]
     expected = [one.probability for one in imputing.predict(null)]
     assert imputing.predict_table(frame)["probability"].tolist() == pytest.approx(expected, abs=1e-9)
-    with pytest.raises(SchemaMismatchError, match="'entropy' has a missing"):
+    with pytest.raises(SchemaMismatchError, match="'entropy' has a value that is missing"):
         predictor.predict_table(frame)
 
 

@@ -95,7 +95,6 @@ def test_what_is_served_is_the_version_that_the_alias_names(site: Site) -> None:
     site.follower.stock([f"{NAME}@champion", "other:1"])
     models = ServedModels(site.shelf)
     assert models.versions == [("other", "1"), (NAME, "1")]
-    assert models.ready
     assert scores(models) == pytest.approx(site.versions["1"].probabilities(ROWS), abs=1e-9)
 
 
@@ -332,3 +331,17 @@ def test_a_newcomer_that_cannot_even_be_read_does_not_stop_the_others_from_being
     site.promote("2")
     listing = site.follower.look()
     assert [(one.name, one.current.version) for one in listing.models] == [(NAME, "2")]
+
+
+def test_a_newcomer_that_failed_is_left_alone_for_a_while_unless_somebody_asks(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.follower.stock([], all_champions=True)
+    manifest = _folder(site.root, "1", "other") / MANIFEST
+    good = manifest.read_bytes()
+    manifest.write_text("{", encoding="utf-8")
+    site.promote("1", name="other")
+    site.follower.look()
+    manifest.write_bytes(good)
+    assert [one.name for one in site.follower.look().models] == [NAME]
+    assert [one.name for one in site.follower.look(number=1).models] == [NAME, "other"]
