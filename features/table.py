@@ -20,11 +20,28 @@ MOST_HINTS = 5
 
 
 class Feature(Settings):
-    """One number per patient: its name, its unit (None: dimensionless or unknown) and its reference (IBSI, HGNC)."""
+    """One number per sample, and what it is.
+
+    Attributes
+    ----------
+    unit : str or None
+        None: dimensionless or unknown.
+    reference : str or None
+        Identifier in a public nomenclature (IBSI, HGNC).
+    sequence : str or None
+        Imaging sequence that it was measured in.
+    family : str or None
+        Family of radiomic features (glcm, shape, ...); ``diagnostics`` and ``acquisition`` are no biomarkers.
+    levels : tuple of str
+        Words that it takes in place of numbers, where it does: it then counts as the position of the word.
+    """
 
     name: str
     unit: str | None = None
     reference: str | None = None
+    sequence: str | None = None
+    family: str | None = None
+    levels: tuple[str, ...] = ()
 
 
 class FeatureSchema(Settings):

@@ -1,0 +1,1 @@
+"""From images, masks and contrast series to numbers."""
