@@ -13,6 +13,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from features.errors import InputError
+from features.extracted import BARRED, ExtractionRecord, joint_hash
 from features.settings import Settings
 from features.signatures import find_signature, median_vote_score
 from features.sources import Paths, Source, TableSource
@@ -108,6 +109,11 @@ class CohortSettings(Settings):
     patient : str, optional
         Column that says whose row it is. One patient may have several rows (lesions); none is ever on both sides of a
         split. Without it every row is a patient.
+    site : str, optional
+        Column that says where a sample was measured (hospital or scanner).
+    acquisition : list of str
+        Columns that say how it was measured (echo time, slice thickness, phase direction, ...), numbers or words. They are
+        no features: a harmoniser of the recipe uses them, and `hypoxia check` looks whether they tell the outcome.
     drop : list of str
         Columns that are neither feature nor outcome (clinical text, identifiers, other outcomes).
     sequences : dict of str to path(s), optional
@@ -117,6 +123,8 @@ class CohortSettings(Settings):
     source: Source
     endpoint: Endpoint
     patient: str | None = None
+    site: str | None = None
+    acquisition: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     sequences: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], Paths] | None = Field(
         default=None, min_length=1
@@ -133,9 +141,14 @@ class CohortSettings(Settings):
         column = self.endpoint.column if isinstance(self.endpoint, BinaryEndpoint) else None
         if column is not None and column == self.patient:
             raise ValueError(f"column {column!r} is named as endpoint and as patient; name one column for each")
-        for key, name in (("endpoint", column), ("patient", self.patient)):
+        named = [("endpoint", column), ("patient", self.patient), ("site", self.site)]
+        named += [("acquisition", name) for name in self.acquisition]
+        for key, name in named:
             if name in self.drop:
                 raise ValueError(f"column {name!r} is named under {key} and under drop; take it out of drop")
+        twice = {column, self.site} & set(self.acquisition) - {None} or {column} & {self.site} - {None}
+        if twice:
+            raise ValueError(f"column {twice.pop()!r} is named for two things; name one column for each")
         return self
 
 
@@ -152,17 +165,36 @@ class Cohort:
         Whose sample it is.
     notes : tuple of str
         What was left out while reading, in words.
+    protocol : DataFrame of shape (n_samples, n_parameters)
+        How each sample was measured, as numbers or words; without columns where the study names none.
+    site : Series of shape (n_samples,), str, or None
+        Where each sample was measured.
+    extraction_hash : str or None
+        Of the settings with which the features were extracted, where known.
     """
 
     table: FeatureTable
     labels: pd.Series
     patients: pd.Series
     notes: tuple[str, ...] = field(default=(), compare=False)
+    protocol: pd.DataFrame = field(default_factory=pd.DataFrame)
+    site: pd.Series | None = None
+    extraction_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol.shape[1] == 0:
+            object.__setattr__(self, "protocol", pd.DataFrame(index=self.features.index))
 
     @property
     def features(self) -> pd.DataFrame:
         """Values of shape (n_samples, n_features)."""
         return self.table.values
+
+    @property
+    def inputs(self) -> pd.DataFrame:
+        """What a model may take: features, then the protocol and the site, words as they are written."""
+        site = [] if self.site is None else [self.site]
+        return pd.concat([self.features, self.protocol, *site], axis=1) if site or self.protocol.shape[1] else self.features
 
     @property
     def y(self) -> np.ndarray:
@@ -187,15 +219,19 @@ class Cohort:
             digest.update("\x1f".join(map(str, names)).encode() + b"\x1e")
         digest.update(np.ascontiguousarray(self.features.to_numpy(dtype=float)).tobytes())
         digest.update(self.y.astype(np.int8).tobytes())
+        if self.protocol.shape[1] or self.site is not None:
+            digest.update(self.inputs.iloc[:, self.features.shape[1] :].to_csv(index=False).encode())
         return digest.hexdigest()
 
     def subset(self, samples: pd.Index) -> Cohort:
         """The same cohort with these samples only, in this order."""
         return replace(
             self,
-            table=FeatureTable(self.features.loc[samples]),
+            table=self.table.subset(samples),
             labels=self.labels.loc[samples],
             patients=self.patients.loc[samples],
+            protocol=self.protocol.loc[samples],
+            site=None if self.site is None else self.site.loc[samples],
         )
 
     def of_patients(self, patients: pd.Index) -> Cohort:
@@ -223,6 +259,8 @@ def load_sequences(settings: CohortSettings, folder: Path) -> dict[str, Cohort]:
 
 
 def _assemble(settings: CohortSettings, frame: pd.DataFrame, where: str = "") -> Cohort:
+    records: tuple[ExtractionRecord, ...] = frame.attrs.get("extraction", ())
+    described = {name: feature for record in records for name, feature in record.described.items()}
     dropped = [name for name in settings.drop if name != frame.index.name]  # the sample's name is no feature anyhow
     absent = [name for name in dropped if name not in frame.columns]
     if absent:
@@ -236,19 +274,57 @@ def _assemble(settings: CohortSettings, frame: pd.DataFrame, where: str = "") ->
     if not known.all():
         notes += (f"{(~known).sum()} of {len(known)} samples{where} have no outcome and were left out.",)
     frame, labels = frame.loc[known], labelling.labels[known].astype(int)
-    patients = _patients(settings, frame)
-    not_features = {*labelling.used, settings.patient}
-    features = frame.drop(columns=[name for name in frame.columns if name in not_features])
-    return Cohort(FeatureTable(_numbers(features, where)), labels, patients, notes)
+    patient = settings.patient or next((one.patient for one in records if one.patient in frame.columns), None)
+    protocol, site = _protocol(settings, frame), _site(settings, frame)
+    patients = _patients(patient, frame)
+    no_features = {*labelling.used, patient, settings.site, *settings.acquisition}
+    no_features |= {name for name, feature in described.items() if feature.family in BARRED}
+    features = frame.drop(columns=[name for name in frame.columns if name in no_features])
+    return Cohort(
+        FeatureTable(_numbers(features, where), described),
+        labels,
+        patients,
+        notes,
+        protocol,
+        site,
+        joint_hash([record.settings_hash for record in records]),
+    )
 
 
-def _patients(settings: CohortSettings, frame: pd.DataFrame) -> pd.Series:
-    if settings.patient in (None, frame.index.name):
+def _patients(column: str | None, frame: pd.DataFrame) -> pd.Series:
+    if column in (None, frame.index.name):
         return pd.Series(frame.index.astype(str), index=frame.index, name="patient")
-    patients = _column(frame, settings.patient, "cohort.patient")
+    patients = _column(frame, column, "cohort.patient")
     if patients.isna().any():
-        raise InputError(f"Sample {patients.index[patients.isna()][0]!r} has no value in {settings.patient!r}; say whose it is.")
+        raise InputError(f"Sample {patients.index[patients.isna()][0]!r} has no value in {column!r}; say whose it is.")
     return patients.astype(str).rename("patient")
+
+
+def _site(settings: CohortSettings, frame: pd.DataFrame) -> pd.Series | None:
+    if settings.site is None:
+        return None
+    site = _column(frame, settings.site, "cohort.site")
+    if site.isna().any():
+        raise InputError(f"Sample {site.index[site.isna()][0]!r} has no value in {settings.site!r}; say where it was measured.")
+    return site.astype(str)
+
+
+def _protocol(settings: CohortSettings, frame: pd.DataFrame) -> pd.DataFrame:
+    """Parameters as numbers where all values are, else as words."""
+    columns = {name: _column(frame, name, "cohort.acquisition") for name in settings.acquisition}
+    numeric = {name: pd.to_numeric(values, errors="coerce") for name, values in columns.items()}
+    chosen = {
+        name: numeric[name].astype(float) if numeric[name].notna().equals(values.notna()) else _words(values)
+        for name, values in columns.items()
+    }
+    empty = [name for name, values in chosen.items() if values.isna().all()]
+    if empty:
+        raise InputError(f"Column {empty[0]!r} (cohort.acquisition) holds no value; take it out of the list.")
+    return pd.DataFrame(chosen, index=frame.index)
+
+
+def _words(values: pd.Series) -> pd.Series:
+    return values.astype(object).map(str, na_action="ignore")
 
 
 def _numbers(features: pd.DataFrame, where: str) -> pd.DataFrame:
@@ -284,7 +360,7 @@ def _numbers(features: pd.DataFrame, where: str) -> pd.DataFrame:
 
 def _text_columns(settings: CohortSettings) -> tuple[str, ...]:
     """Read as written, or patient 007 of one table would be patient 7 of another, and held out in one of them only."""
-    return (settings.patient,) if settings.patient else ()
+    return tuple(name for name in (settings.patient, settings.site) if name)
 
 
 def _same_if_equal(value: object) -> float | str:

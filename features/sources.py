@@ -18,6 +18,7 @@ import pandas as pd
 from pydantic import Field
 
 from features.errors import InputError
+from features.extracted import is_as_written, read_record
 from features.settings import Settings
 from features.table import did_you_mean
 
@@ -61,7 +62,9 @@ class TableSource(Settings):
         return frame
 
     def _indexed(self, path: Path, text: tuple[str, ...]) -> pd.DataFrame:
-        frame = read_table(path, text_columns=(self.sample, *text))
+        record = read_record(path)
+        patient = (record.patient,) if record and record.patient else ()
+        frame = read_table(path, text_columns=(self.sample, *text, *patient))
         if self.sample not in frame.columns:
             alone = "" if frame.shape[1] > 1 else " (it has one column; values are parted by commas in .csv and by tabs in .tsv)"
             raise InputError(
@@ -76,7 +79,12 @@ class TableSource(Settings):
                 f"Sample {twice!r} is in {path.name} twice; give every row its own name in {self.sample!r} "
                 "(several rows of one patient are joined by cohort.patient)."
             )
-        return frame.set_index(self.sample)
+        indexed = frame.set_index(self.sample)
+        if record:
+            indexed.attrs["extraction"] = (record,)
+            if not is_as_written(path, record):
+                indexed.attrs["notes"] = (f"{path.name} was changed after its features were extracted.",)
+        return indexed
 
     @staticmethod
     def _joined(left: pd.DataFrame, right: pd.DataFrame, path: str) -> pd.DataFrame:
@@ -86,9 +94,10 @@ class TableSource(Settings):
         joined = left.join(right, how="inner")
         if joined.empty:
             raise InputError(f"No sample of the earlier tables is in {path}; check that both name samples in the same way.")
-        if len(joined) < len(left):
-            lost = f"{len(left) - len(joined)} of {len(left)} samples are not in {Path(path).name} and were left out."
-            joined.attrs["notes"] = (*left.attrs.get("notes", ()), lost)
+        lost = len(left) - len(joined)
+        words = (f"{lost} of {len(left)} samples are not in {Path(path).name} and were left out.",) if lost else ()
+        both = {key: (*left.attrs.get(key, ()), *right.attrs.get(key, ())) for key in ("notes", "extraction")}
+        joined.attrs = {"notes": (*both["notes"], *words), "extraction": both["extraction"]}
         return joined
 
 

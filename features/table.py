@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import zip_longest
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from features.errors import InputError, SchemaMismatchError
 from features.settings import Settings
 
 MOST_HINTS = 5
+LONGEST_WORD = 40
 
 
 class Feature(Settings):
@@ -34,6 +36,10 @@ class Feature(Settings):
         Family of radiomic features (glcm, shape, ...); ``diagnostics`` and ``acquisition`` are no biomarkers.
     levels : tuple of str
         Words that it takes in place of numbers, where it does: it then counts as the position of the word.
+    unseen : str or None
+        Which of these words stands for any other; None: another word is refused.
+    missing : {"refuse", "impute"} or None
+        What becomes of an empty value, where that is not as for the model's other features.
     """
 
     name: str
@@ -42,6 +48,23 @@ class Feature(Settings):
     sequence: str | None = None
     family: str | None = None
     levels: tuple[str, ...] = ()
+    unseen: str | None = None
+    missing: Literal["refuse", "impute"] | None = None
+
+    def may_be_missing(self, impute: bool) -> bool:
+        """Whether it takes an empty value in a model that imputes, or not, its features in general."""
+        return impute if self.missing is None else self.missing == "impute"
+
+    def code(self, word: str) -> int | None:
+        """Position of a word among the levels; None if it is not among them and nothing stands for it.
+
+        Examples
+        --------
+        >>> Feature(name="site", levels=("A", "B"), unseen="A").code("C")
+        0
+        """
+        known = word if word in self.levels else self.unseen
+        return None if known is None else self.levels.index(known)
 
 
 class FeatureSchema(Settings):
@@ -78,7 +101,8 @@ class FeatureSchema(Settings):
         Parameters
         ----------
         rows : DataFrame of shape (n_samples, at least n_features)
-            Other columns are left out; the order of columns does not matter.
+            Other columns are left out; the order of columns does not matter. A feature with levels is a column of words, or
+            of the positions of words.
         impute : bool
             Whether the model fills an empty cell; text in a cell is not empty.
 
@@ -90,25 +114,40 @@ class FeatureSchema(Settings):
         Raises
         ------
         SchemaMismatchError
-            A feature is missing, twice there, not a number or not finite.
+            A feature is missing, twice there, not a number or not finite, or a word that is not among its levels.
         """
         faults = self._missing(rows.columns)
         faults += [(name, "is there twice") for name in rows.columns[rows.columns.duplicated()] if name in self.names]
         if faults:
             raise SchemaMismatchError(faults)
-        given = rows.loc[:, list(self.names)]
+        given = self._coded(rows.loc[:, list(self.names)])
         values = given.apply(pd.to_numeric, errors="coerce").astype(float)
-        good = np.isfinite(values.to_numpy())
-        if impute:
-            good |= given.isna().to_numpy()
+        nullable = np.array([feature.may_be_missing(impute) for feature in self.features], dtype=bool)
+        good = np.isfinite(values.to_numpy()) | (given.isna().to_numpy() & nullable)
         if not good.all():
-            reason = (
-                "has a value that is not a finite number" if impute else "has a value that is missing or is not a finite number"
-            )
-            raise SchemaMismatchError(
-                [(name, reason) for name, fine in zip(self.names, good.all(axis=0), strict=True) if not fine]
-            )
+            reasons = {
+                True: "has a value that is not a finite number",
+                False: "has a value that is missing or is not a finite number",
+            }
+            per_feature = zip(self.names, good.all(axis=0), nullable.tolist(), strict=True)
+            raise SchemaMismatchError([(name, reasons[empty]) for name, fine, empty in per_feature if not fine])
         return values
+
+    @cached_property
+    def with_levels(self) -> tuple[Feature, ...]:
+        """Features that take words."""
+        return tuple(feature for feature in self.features if feature.levels)
+
+    def _coded(self, given: pd.DataFrame) -> pd.DataFrame:
+        words = [feature for feature in self.with_levels if not pd.api.types.is_numeric_dtype(given[feature.name])]
+        codes = {}
+        for feature in words:
+            present = given[feature.name].dropna().astype(str)
+            coded = present.map(feature.code)
+            if coded.isna().any():
+                raise SchemaMismatchError([(feature.name, not_a_level(present[coded.isna()].iloc[0], feature))])
+            codes[feature.name] = coded.astype(float).reindex(given.index)
+        return given.assign(**codes)
 
     def matrix(self, rows: Sequence[Mapping[str, float]]) -> np.ndarray:
         """Rows of named numbers, of exactly the model's features, as a matrix (the endpoint's way in).
@@ -157,9 +196,12 @@ class FeatureTable:
     ----------
     values : DataFrame of shape (n_samples, n_features), float
         Index: sample names. Missing values are NaN.
+    described : mapping of str to Feature
+        What is known of some of the features beyond their names.
     """
 
     values: pd.DataFrame
+    described: Mapping[str, Feature] = dataclass_field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.values.index.has_duplicates:
@@ -168,8 +210,22 @@ class FeatureTable:
 
     @cached_property
     def schema(self) -> FeatureSchema:
-        """Names of the columns as a schema."""
-        return FeatureSchema.of(list(self.values.columns))
+        """The columns as a schema, with what is known of each."""
+        return FeatureSchema(features=tuple(self.feature(name) for name in self.values.columns))
+
+    def feature(self, name: str) -> Feature:
+        """What is known of a column."""
+        return self.described.get(name) or Feature(name=str(name))
+
+    def subset(self, samples: pd.Index) -> FeatureTable:
+        """The same features of these samples only, in this order."""
+        return FeatureTable(self.values.loc[samples], self.described)
+
+
+def not_a_level(word: str, feature: Feature) -> str:
+    """What is wrong with a word that a feature does not take."""
+    shown = ", ".join(feature.levels[:MOST_HINTS]) + (", ..." if len(feature.levels) > MOST_HINTS else "")
+    return f"is {word[:LONGEST_WORD]!r}, which was not seen in training (seen: {shown})"
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

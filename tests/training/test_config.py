@@ -183,6 +183,8 @@ OTHER_VALUES: dict[tuple[str, ...], Any] = {
     ("cohort", "endpoint", "column"): "Outcome",
     ("cohort", "endpoint", "positive"): 2,
     ("cohort", "patient"): None,
+    ("cohort", "site"): "Site",
+    ("cohort", "acquisition"): ["EchoTime"],
     ("cohort", "drop"): ["Site"],
     ("cohort", "sequences"): {"adc": "adc.csv"},
     ("partition", "held_out"): 0.3,
