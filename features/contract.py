@@ -42,10 +42,14 @@ class ContractSettings(Settings):
     limit : float
         Share of training samples, each judged without itself, that are not flagged: by their distance, and by how far a
         single feature lies outside the range of the others.
+    extraction : {"if_sent", "required"}
+        Whether a request must say with which settings its features were extracted. One that says others than the model's is
+        refused either way.
     """
 
     missing: Literal["refuse", "impute"] = "refuse"
     limit: float = Field(default=0.99, gt=0.5, le=1)
+    extraction: Literal["if_sent", "required"] = "if_sent"
 
 
 class FeatureRange(Settings):
@@ -155,6 +159,8 @@ class Contract(Settings):
         What happens to an explicit null.
     extraction_hash : str or None
         Settings with which the features were extracted, where known.
+    extraction : {"if_sent", "required"}
+        Whether a request must say with which settings its features were extracted.
     order_hash : str
         Of the ordered names; rows without names are taken only from who sends the same.
     aliases : dict of str to str
@@ -166,6 +172,7 @@ class Contract(Settings):
     ranges: tuple[FeatureRange, ...]
     missing: Literal["refuse", "impute"] = "refuse"
     extraction_hash: str | None = None
+    extraction: Literal["if_sent", "required"] = "if_sent"
     order_hash: str
     aliases: dict[str, str] = {}
     margin: float = Field(ge=0)
@@ -243,6 +250,7 @@ def contract_of(
         ranges=tuple(_range(name, features[name]) for name in features.columns),
         missing=settings.missing,
         extraction_hash=extraction_hash,
+        extraction=settings.extraction,
         order_hash=order_hash(names),
         aliases={other: name for other, name in (aliases or {}).items() if name in names and other not in names},
         margin=_margin(matrix, left_out, settings.limit),

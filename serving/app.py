@@ -228,7 +228,11 @@ def _contract(predictor: Predictor) -> ModelContract:
         other_names.setdefault(name, []).append(other)
     features = [
         FeatureContract(
-            **one.model_dump(), unit=feature.unit, reference=feature.reference, aliases=other_names.get(feature.name, [])
+            **one.model_dump(),
+            **feature.model_dump(include={"unit", "reference", "sequence", "family", "unseen"}),
+            levels=list(feature.levels),
+            may_be_null=feature.name in predictor.nullable,
+            aliases=other_names.get(feature.name, []),
         )
         for one, feature in zip(contract.ranges, model.bundle.schema.features, strict=True)
     ]

@@ -167,12 +167,18 @@ def _shap_table(explained: Sequence[Explanation], samples: pd.Series) -> pd.Data
 
 def _read_samples(predictor: Predictor, table: Path, sample: str | None) -> tuple[pd.DataFrame, str | None]:
     """Table, and its column that names the rows."""
+    from features.extracted import read_record
     from features.sources import read_table
 
-    frame = read_table(table, text_columns=(sample,) if sample else ())
+    record = read_record(table)
+    wrong = predictor.wrong_extraction(record.settings_hash if record else None)
+    if wrong is not None:
+        raise InputError(f"{table.name}: the hash of the extraction's settings {wrong}.")
+    words = tuple(predictor.levels)
+    frame = read_table(table, text_columns=(sample, *words) if sample else words)
     column = _sample_column(frame, (*predictor.features, *predictor.aliases), sample)
     if column is not None and sample is None:
-        frame = read_table(table, text_columns=(column,))  # once more, so that a sample called 007 stays that
+        frame = read_table(table, text_columns=(column, *words))  # once more, so that a sample called 007 stays that
     return frame, column
 
 

@@ -18,16 +18,17 @@ from features.settings import Settings
 from serving.openapi import Name, Version, refusals
 from serving.prediction import Answerer, Asked, Judged, encode
 from serving.predictor import Fault, Path, Predictor, RowsMismatchError
-from serving.schemas import MOST_FEATURES, MOST_ROWS, Number, Probability
+from serving.schemas import MOST_FEATURES, MOST_ROWS, Number, Probability, Word
 from serving.served import product_version
 
 POSITIONAL = "features"
 OUTPUTS = ("probability", "label", "out_of_distribution")
 
 Output = Literal["probability", "label", "out_of_distribution"]
-Datatype = Literal["FP64", "FP32", "INT64", "INT32"]
-Flat = Annotated[list[Number | None], Field(max_length=150_000)]
-Nested = Annotated[list[Annotated[list[Number | None], Field(max_length=MOST_FEATURES)]], Field(max_length=MOST_ROWS)]
+Datatype = Literal["FP64", "FP32", "INT64", "INT32", "BYTES"]
+Value = Number | Word | None
+Flat = Annotated[list[Value], Field(max_length=150_000)]
+Nested = Annotated[list[Annotated[list[Value], Field(max_length=MOST_FEATURES)]], Field(max_length=MOST_ROWS)]
 
 EXAMPLE: JsonDict = {"inputs": [{"name": "volume", "shape": [1], "datatype": "FP64", "data": [1.5]}]}
 
@@ -47,7 +48,9 @@ class InputTensor(Settings):
     shape: list[Annotated[int, Field(strict=True, ge=1, le=MOST_FEATURES)]] = Field(min_length=1, max_length=2)
     datatype: Datatype
     parameters: TensorParameters = TensorParameters()
-    data: Flat | Nested = Field(description="Row by row, flat or nested; null where the model imputes missing values.")
+    data: Flat | Nested = Field(
+        description="Row by row, flat or nested; words (BYTES) for a feature with levels; null where missing values are filled."
+    )
 
 
 class RequestedOutput(Settings):
@@ -60,6 +63,9 @@ class InferParameters(Settings):
     """How rows are to be answered."""
 
     out_of_distribution: Literal["flag", "refuse"] = "flag"
+    extraction_hash: Word | None = Field(
+        default=None, description="Of the settings with which your features were extracted; others than the model's are refused."
+    )
 
 
 class InferRequest(Settings):
@@ -187,7 +193,13 @@ async def infer(answerer: Answerer, body: Any) -> tuple[Judged, str]:
     request = _read(body)
     columns, rows = _columns(request, answerer.predictor)
     named = [{name: column.values[number] for name, column in columns.items()} for number in range(rows)]
-    asked = Asked(named, [None] * rows, refuses_unlike=request.parameters.out_of_distribution == "refuse")
+    parameters = request.parameters
+    asked = Asked(
+        named,
+        [None] * rows,
+        refuses_unlike=parameters.out_of_distribution == "refuse",
+        extraction_hash=parameters.extraction_hash,
+    )
     try:
         judged = await answerer.judge(asked)
     except RowsMismatchError as error:
@@ -257,7 +269,10 @@ def _metadata(predictor: Predictor) -> ModelMetadata:
         name=model.name,
         versions=[model.version],
         platform="scikit-learn",
-        inputs=[TensorMetadata(name=name, datatype="FP64", shape=[-1]) for name in predictor.features],
+        inputs=[
+            TensorMetadata(name=name, datatype="BYTES" if name in predictor.levels else "FP64", shape=[-1])
+            for name in predictor.features
+        ],
         outputs=[
             TensorMetadata(name=name, datatype=kind, shape=[-1])
             for name, kind in zip(OUTPUTS, ("FP64", "BYTES", "BOOL"), strict=True)
@@ -333,7 +348,10 @@ def _fault_of_data(tensor: InputTensor, rows: int, width: int) -> tuple[str, str
     values = _flat(tensor)
     if len(values) != rows * width:
         return "data", "does not have the shape that is said"
-    if tensor.datatype.startswith("INT") and any(value is not None and not float(value).is_integer() for value in values):
+    numbers = [value for value in values if isinstance(value, (int, float))]
+    if tensor.datatype == "BYTES" and numbers:
+        return "datatype", "says words, and the data are numbers: FP64, FP32, INT64 or INT32"
+    if tensor.datatype.startswith("INT") and not all(float(value).is_integer() for value in numbers):
         return "data", "holds what is not a whole number, which its datatype says"
     return None
 
@@ -349,6 +367,8 @@ def _placed(faults: Sequence[Fault], columns: Mapping[str, Column]) -> list[Faul
 
 
 def _placed_one(fault: Fault, columns: Mapping[str, Column]) -> Fault:
+    if fault.path == ("extraction_hash",):
+        return Fault(("parameters", "extraction_hash"), fault.reason)
     if len(fault.path) < 4:
         return Fault(("inputs",), f"{fault.reason} (row {fault.row})")
     column = columns.get(fault.feature)

@@ -58,6 +58,7 @@ class Asked:
     refuses_unlike: bool = False
     reports_invalid: bool = False
     faults: Sequence[Fault] = ()
+    extraction_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,7 @@ def read_request(body: Any, *, explain: bool = False) -> Asked:
         explain=explain or body.get("explain", False),
         refuses_unlike=body.get("out_of_distribution") == "refuse",
         reports_invalid=body.get("invalid_rows") == "report",
+        extraction_hash=body.get("extraction_hash"),
     )
 
 
@@ -145,7 +147,12 @@ def _has_plain_options(body: dict[str, Any]) -> bool:
         type(body.get("explain", False)) is bool
         and body.get("out_of_distribution", "flag") in ("flag", "refuse")
         and body.get("invalid_rows", "refuse") in ("refuse", "report")
+        and _is_short_text(body.get("extraction_hash"))
     )
+
+
+def _is_short_text(text: Any) -> bool:
+    return text is None or (type(text) is str and len(text) <= LONGEST_ID)
 
 
 def _judged_in_full(body: Any, explain: bool) -> Asked:
@@ -165,6 +172,7 @@ def _judged_in_full(body: Any, explain: bool) -> Asked:
         refuses_unlike=body.get("out_of_distribution") == "refuse",
         reports_invalid=True,
         faults=faults,
+        extraction_hash=body.get("extraction_hash"),
     )
 
 
@@ -213,6 +221,9 @@ class Answerer:
         UnlikeTrainingError
             The same, because of what the request wants done with rows that are unlike the training samples.
         """
+        wrong = self.predictor.wrong_extraction(asked.extraction_hash)
+        if wrong is not None:
+            raise RowsMismatchError([Fault(("extraction_hash",), wrong)])
         reading = self.predictor.read(asked.rows)
         faults = [*asked.faults, *reading.faults]
         if faults and not (asked.reports_invalid and reading.good):
@@ -285,13 +296,11 @@ class Answerer:
 
     def _body(self, asked: Asked, judged: Judged, explanations: Mapping[int, Explanation]) -> str:
         if not judged.refused:
-            predictions = [
-                self._prediction(asked.ids[number], number, number, judged, explanations) for number in range(len(judged.good))
-            ]
+            predictions = [self._prediction(asked, number, number, judged, explanations) for number in range(len(judged.good))]
         else:
             places = dict(judged.scored)
             predictions = [
-                self._prediction(name, number, places[number], judged, explanations)
+                self._prediction(asked, number, places[number], judged, explanations)
                 if number in places
                 else self._problem(name, judged.refused[number])
                 for number, name in enumerate(asked.ids)
@@ -305,21 +314,23 @@ class Answerer:
             "model": {"name": model.name, "version": model.version},
             "threshold": self.predictor.threshold,
             "research_use_only": RESEARCH_USE_ONLY,
+            "extraction_hash": model.bundle.contract.extraction_hash,
         }
 
     def _prediction(
-        self, name: str | None, number: int, place: int, judged: Judged, explanations: Mapping[int, Explanation]
+        self, asked: Asked, number: int, place: int, judged: Judged, explanations: Mapping[int, Explanation]
     ) -> dict[str, Any]:
         scores, row = judged.share.scores, judged.share.first + place
         probability, flagged = scores.probabilities[row], scores.flagged[row]
         novelty = scores.novelty
         return {
-            "id": name,
+            "id": asked.ids[number],
             "probability": probability,
             "label": self.predictor.label(probability),
             "threshold": self.predictor.threshold,
             "model_version": self.predictor.loaded.version,
-            "imputed": self._imputed(judged.matrix[place]) if self.predictor.imputes else [],
+            "imputed": self._imputed(judged.matrix[place]) if self.predictor.nullable else [],
+            "replaced": self.predictor.replaced(asked.rows[number] or {}) if self.predictor.levels else [],
             "out_of_distribution": {
                 "flagged": flagged,
                 "distance": scores.distances[row],
@@ -345,6 +356,7 @@ class Answerer:
             "threshold": self.predictor.threshold,
             "model_version": self.predictor.loaded.version,
             "imputed": [],
+            "replaced": [],
             "out_of_distribution": None,
             "explanation": None,
             "problem": {"detail": f"The row was not scored: it has {counted(len(faults))}.", "errors": answered(shown)},

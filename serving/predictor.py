@@ -13,7 +13,7 @@ import numpy as np
 
 from features.contract import Novelty
 from features.errors import HypoxiaError, SchemaMismatchError
-from features.table import did_you_mean
+from features.table import Feature, did_you_mean
 from serving.loader import LoadedModel
 
 if TYPE_CHECKING:
@@ -173,8 +173,45 @@ class Predictor:
 
     @cached_property
     def imputes(self) -> bool:
-        """Whether an explicit null is taken for a feature, and filled as in training."""
+        """Whether an explicit null is taken for a feature, unless that says otherwise, and filled as in training."""
         return self.loaded.bundle.contract.missing == "impute"
+
+    @cached_property
+    def nullable(self) -> frozenset[str]:
+        """Features that may be null."""
+        features = self.loaded.bundle.schema.features
+        return frozenset(feature.name for feature in features if feature.may_be_missing(self.imputes))
+
+    @cached_property
+    def levels(self) -> Mapping[str, Feature]:
+        """Features that take words."""
+        return {feature.name: feature for feature in self.loaded.bundle.schema.with_levels}
+
+    def replaced(self, row: Mapping[str, Any]) -> list[str]:
+        """Features of a row whose word was not seen in training, and that another stands for."""
+        return [
+            name for name, feature in self.levels.items() if isinstance(row.get(name), str) and row[name] not in feature.levels
+        ]
+
+    def wrong_extraction(self, sent: str | None) -> str | None:
+        """Why features that were extracted with these settings cannot be scored; None if they can, or nothing is known.
+
+        Parameters
+        ----------
+        sent : str or None
+            Hash of the settings, as the record beside an extracted table has it; None if it was not said.
+        """
+        contract = self.loaded.bundle.contract
+        if contract.extraction_hash is None:
+            return None
+        if sent is None:
+            return "is missing, and this model requires it" if contract.extraction == "required" else None
+        if sent == contract.extraction_hash:
+            return None
+        return (
+            f"is not that of the model's features ({contract.extraction_hash}): they were extracted with other settings, and "
+            "values of the same name are not comparable; extract with the model's settings"
+        )
 
     @cached_property
     def seconds(self) -> float:
@@ -239,11 +276,12 @@ class Predictor:
         rows : sequence of mappings from feature name to value
             None for a row that was found wrong already.
         """
+        sent, rows = rows, [self._coded(row) for row in rows] if self.levels else rows
         matrix = self._matrix(rows)
         if matrix is not None:
             return Reading(matrix, range(len(rows)), [])
         hints = _Hints(self.features)
-        faults_by_row = [[] if row is None else self._faults(number, row, hints) for number, row in enumerate(rows)]
+        faults_by_row = [[] if row is None else self._faults(number, row, hints) for number, row in enumerate(sent)]
         good = [number for number, row in enumerate(rows) if row is not None and not faults_by_row[number]]
         values = [self._values(self._renamed(rows[number] or {})) for number in good]
         matrix = np.array(values, dtype=float).reshape(len(good), len(self.features))
@@ -281,8 +319,10 @@ class Predictor:
         except (KeyError, TypeError):
             return None
         width = len(self.features)
-        allowed = _NUMBERS_OR_NULL if self.imputes else _NUMBERS
+        allowed = _NUMBERS_OR_NULL if self.nullable else _NUMBERS
         if any(len(row) != width for row in rows) or not all(allowed.issuperset(map(type, row)) for row in values):  # type: ignore[arg-type]
+            return None
+        if self.nullable and any(row[place] is None for row in values for place in self._never_null):
             return None
         try:
             matrix = np.array(values, dtype=float)
@@ -290,7 +330,18 @@ class Predictor:
             return None
         if np.abs(matrix).max() <= LARGEST:
             return matrix
-        return matrix if self.imputes and all(_fits(value) for row in values for value in row) else None
+        return matrix if self.nullable and all(_fits(value) for row in values for value in row) else None
+
+    @cached_property
+    def _never_null(self) -> tuple[int, ...]:
+        return tuple(place for place, name in enumerate(self.features) if name not in self.nullable)
+
+    def _coded(self, row: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Words that the model knows as their codes; whatever else is there in their place is no number either."""
+        if row is None:
+            return None
+        given = ((name, feature, row[name]) for name, feature in self.levels.items() if row.get(name) is not None)
+        return {**row, **{name: feature.code(value) if isinstance(value, str) else () for name, feature, value in given}}
 
     @cached_property
     def _values(self) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
@@ -310,13 +361,27 @@ class Predictor:
                 found.append((sent, f"is the same feature as {there[name]!r}, which is sent too; send one of them"))
             elif name not in self._known:
                 found.append((sent, f"is not a feature of this model{hints.of(sent)}"))
-            elif not _fits(value, or_null=self.imputes):
-                found.append((sent, _why_unfit(value)))
+            elif reason := self._why_unfit(name, value):
+                found.append((sent, reason))
             there[name] = sent
             if len(found) >= MOST_FAULTS:
                 break
         missing = [(name, "is missing") for name in self.features if name not in there] if len(found) < MOST_FAULTS else []
         return [Fault(("rows", number, "features", name), reason) for name, reason in (missing + found)[:MOST_FAULTS]]
+
+    def _why_unfit(self, name: str, value: Any) -> str | None:
+        if value is None:
+            return None if name in self.nullable else "is null, and this model takes no missing values"
+        if name not in self.levels:
+            return None if _fits(value) else _why_unfit(value)
+        feature = self.levels[name]
+        if isinstance(value, str):
+            return (
+                None
+                if feature.code(value) is not None
+                else f"is a word that was not seen in training (seen: {_some(feature.levels)})"
+            )
+        return f"is not a word; send one of {_some(feature.levels)}"
 
     @cached_property
     def _known(self) -> frozenset[str]:
@@ -370,17 +435,19 @@ def _is_large(matrix: np.ndarray) -> np.ndarray:
     return np.asarray(np.abs(np.nan_to_num(matrix)).max(axis=1) >= LARGE)
 
 
-def _fits(value: Any, *, or_null: bool = True) -> bool:
+def _some(words: Sequence[str]) -> str:
+    return ", ".join(words[:MOST_HINTS]) + (", ..." if len(words) > MOST_HINTS else "")
+
+
+def _fits(value: Any) -> bool:
     if value is None:
-        return or_null
+        return True
     if isinstance(value, bool) or not isinstance(value, (float, int, np.floating, np.integer)):
         return False
     return bool(-LARGEST <= value <= LARGEST)
 
 
 def _why_unfit(value: Any) -> str:
-    if value is None:
-        return "is null, and this model takes no missing values"
     if isinstance(value, bool) or not isinstance(value, (float, int)):
         return "is not a number"
     return "is too large" if np.inf > abs(value) else "is not a finite number"

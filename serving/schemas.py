@@ -26,16 +26,19 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-LARGEST, l
 Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
+Word = Annotated[str, Field(max_length=LONGEST_ID)]
+
+
 class Row(Settings):
     """One sample."""
 
     id: Annotated[str, Field(max_length=LONGEST_ID)] | None = Field(
         default=None, description="Your name for the row; comes back with its prediction and is kept nowhere.", examples=["a"]
     )
-    features: dict[str, Number | None] = Field(
+    features: dict[str, Number | Word | None] = Field(
         max_length=MOST_FEATURES,
         description="A finite number for every feature of the model (GET /v1/models/{name}/schema lists them), by name, in any "
-        "order; null where the model imputes missing values.",
+        "order; a word for a feature that has levels (site, phase direction); null where missing values are filled.",
         examples=[{"volume": 1.5, "entropy": 4.2}],
     )
 
@@ -48,6 +51,11 @@ class RequestOptions(Settings):
     )
     invalid_rows: Literal["refuse", "report"] = Field(
         default="refuse", description="Whether one invalid row refuses the request, or is reported among the others' predictions."
+    )
+    extraction_hash: Annotated[str, Field(max_length=LONGEST_ID)] | None = Field(
+        default=None,
+        description="Of the settings with which your features were extracted (settings_hash of the record beside the table). "
+        "Features that were extracted otherwise than the model's are refused.",
     )
 
 
@@ -136,6 +144,7 @@ class Prediction(Settings):
     threshold: Probability = Field(description="Threshold, chosen on development patients.")
     model_version: str = Field(description="Version of the model that scored the row.")
     imputed: list[str] = Field(description="Features that were sent as null and filled as in training.")
+    replaced: list[str] = Field(description="Features whose word was not seen in training, and was taken as the reference's.")
     out_of_distribution: OutOfDistribution | None
     explanation: RowExplanation | None
     problem: RowProblem | None
@@ -147,6 +156,9 @@ class PredictResponse(Settings):
     model: ModelVersionName
     threshold: Probability
     research_use_only: str
+    extraction_hash: str | None = Field(
+        description="Of the settings with which the model's features were extracted, where known: yours must be the same."
+    )
     predictions: list[Prediction]
 
 
@@ -190,6 +202,11 @@ class FeatureContract(FeatureRange):
 
     unit: str | None
     reference: str | None
+    sequence: str | None
+    family: str | None = Field(description="Family of radiomic features; `acquisition` for what describes the measurement.")
+    levels: list[str] = Field(description="Words that it takes in place of numbers.")
+    unseen: str | None = Field(description="Level that stands for a word that was not seen in training; null: it is refused.")
+    may_be_null: bool = Field(description="Whether a null is filled as in training.")
     aliases: list[str] = Field(description="Other names under which it may be sent.")
 
 

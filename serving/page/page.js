@@ -64,7 +64,7 @@ async function fetchModel(name) {
 
 /** What the page needs of a model's description and its contract. */
 function modelOf(described, agreed) {
-  const features = agreed.features.map((feature) => ({ name: feature.name, unit: feature.unit ?? null, range: feature }));
+  const features = agreed.features.map((feature) => ({ name: feature.name, unit: feature.unit ?? null, range: feature, levels: feature.levels ?? [], may_be_null: feature.may_be_null }));
   const aliases = agreed.features.flatMap(({ name, aliases: others }) => (others ?? []).map((other) => [other, name]));
   return {
     name: described.name,

@@ -59,7 +59,8 @@ export function readTable(text, model) {
   }
   const { columns, others, renamed } = matchColumns(header, model);
   refuseDecimalCommas(lines, columns, header);
-  const rows = lines.map((line, number) => readRow(line, number, columns, header, model));
+  const kinds = kindsOf(model);
+  const rows = lines.map((line, number) => readRow(line, number, columns, header, kinds));
   return { separator: SEPARATOR_NAMES[separator], header, rows, others, renamed, idColumn: likelyId(header, others) };
 }
 
@@ -210,7 +211,7 @@ function refuseDecimalCommas(lines, columns, header) {
   }
 }
 
-function readRow({ line, cells }, number, columns, header, model) {
+function readRow({ line, cells }, number, columns, header, kinds) {
   const row = { number, line, cells, values: Object.create(null), texts: new Map(), problem: null };
   const errors = [];
   const extra = cells.slice(header.length).filter((cell) => cell.trim() !== "").length;
@@ -220,9 +221,10 @@ function readRow({ line, cells }, number, columns, header, model) {
   for (const [feature, column] of columns) {
     const text = (cells[column] ?? "").trim();
     row.texts.set(feature, text);
-    const fault = faultOf(text, model.missing);
+    const { levels, mayBeNull } = kinds.get(feature);
+    const fault = faultOf(text, levels, mayBeNull);
     if (fault) errors.push({ feature, detail: fault });
-    else row.values[feature] = MISSING.has(text.toLowerCase()) ? null : Number(text);
+    else row.values[feature] = MISSING.has(text.toLowerCase()) ? null : levels.length > 0 ? text : Number(text);
   }
   if (errors.length > 0) {
     const said = errors.length === 1 ? "one cell" : `${count(errors.length)} cells`;
@@ -231,8 +233,13 @@ function readRow({ line, cells }, number, columns, header, model) {
   return row;
 }
 
-function faultOf(text, missing) {
-  if (MISSING.has(text.toLowerCase())) return missing === "impute" ? null : "is empty; this model takes no missing values";
+/** What each feature takes, by its name: words (levels) or a number, and whether it may be empty. */
+const kindsOf = (model) =>
+  new Map(model.features.map((one) => [one.name, { levels: one.levels ?? [], mayBeNull: one.may_be_null ?? model.missing === "impute" }]));
+
+function faultOf(text, levels, mayBeNull) {
+  if (MISSING.has(text.toLowerCase())) return mayBeNull ? null : "is empty; this model takes no missing values";
+  if (levels.length > 0) return null; // the server knows which words it takes
   if (!NUMBER.test(text)) return "is not a number";
   return Number.isFinite(Number(text)) ? null : "is too large for a number";
 }
