@@ -26,9 +26,14 @@ GOLDEN_TOLERANCE = 1e-9
 RESEARCH_USE_ONLY = "Research use only: not a medical device, not for decisions about a patient."
 
 # Beyond what skops trusts by itself, a bundle may hold these classes and no others. The list is pinned here, never
-# read from a bundle. Neither runs anything of the bundle's choosing when it is built: a dtype is read from an empty
-# array with pickles forbidden, a tree from arrays.
-TRUSTED_TYPES = ("numpy.dtype", "sklearn.tree._tree.Tree")
+# read from a bundle. None runs anything of the bundle's choosing when it is built: a dtype is read from an empty
+# array with pickles forbidden, a tree from arrays, a harmoniser from its parameters.
+TRUSTED_TYPES = (
+    "features.harmonise.AcquisitionRegression",
+    "features.harmonise.SiteAlignment",
+    "numpy.dtype",
+    "sklearn.tree._tree.Tree",
+)
 
 
 class Estimate(Settings):

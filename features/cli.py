@@ -12,6 +12,10 @@ from features.errors import HypoxiaError, InputError
 # name: (where it lives, one line of help). Listing them here keeps `hypoxia --help` fast, and lets training and serving
 # stay strangers: neither imports the other.
 COMMANDS = {
+    "manifest": ("features.imaging.cli_manifest:manifest", "Draft the list of images and masks in a folder."),
+    "profiles": ("features.imaging.cli_profiles:profiles", "List what can be measured in images, with names and hashes."),
+    "extract": ("training.cli_extract:extract", "Measure features in images: a manifest or a study becomes tables."),
+    "perfusion": ("features.imaging.cli_perfusion:perfusion", "Fit contrast series: Brix maps and the hypoxic fraction."),
     "check": ("training.cli:check", "Read a study and its data, report what is there and what looks wrong. Trains nothing."),
     "train": ("training.cli:train", "Select, search, judge, explain, record and register: a study becomes a model."),
     "runs": ("training.cli:runs", "List the runs that are recorded."),
@@ -29,6 +33,8 @@ COMMANDS = {
     "token": ("serving.cli:token", "Print a new random token, for who may ask the server."),
 }
 
+EXTRAS = {"features": "radiomics", "training": "training", "serving": "serving"}
+
 
 class LazyGroup(click.Group):
     """A group of commands that are imported when they are called, not when they are listed."""
@@ -43,7 +49,7 @@ class LazyGroup(click.Group):
         try:
             command: click.Command = getattr(import_module(module), attribute)
         except ModuleNotFoundError as cause:
-            extra = module.split(".")[0]
+            extra = EXTRAS[module.split(".")[0]]
             raise click.UsageError(
                 f"`hypoxia {name}` needs {cause.name}, which is not installed; pip install 'hypoxia-biomarkers[{extra}]'."
             ) from cause

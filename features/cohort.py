@@ -16,6 +16,7 @@ from features.errors import InputError
 from features.extracted import BARRED, ExtractionRecord, joint_hash
 from features.settings import Settings
 from features.signatures import find_signature, median_vote_score
+from features.imaging.source import ImageSource
 from features.sources import Paths, Source, TableSource
 from features.table import FeatureTable, did_you_mean
 
@@ -117,7 +118,8 @@ class CohortSettings(Settings):
     drop : list of str
         Columns that are neither feature nor outcome (clinical text, identifiers, other outcomes).
     sequences : dict of str to path(s), optional
-        One table per imaging sequence; each gives a model of its own.
+        One table per imaging sequence, or where images are the source the name of a sequence in the manifest; each gives a
+        model of its own.
     """
 
     source: Source
@@ -132,8 +134,8 @@ class CohortSettings(Settings):
 
     @model_validator(mode="after")
     def _sequences_are_tables(self) -> Self:
-        if self.sequences and not isinstance(self.source, TableSource):
-            raise ValueError("sequences need source.kind: table")
+        if self.sequences and not isinstance(self.source, TableSource | ImageSource):
+            raise ValueError("sequences need source.kind: table or images")
         return self
 
     @model_validator(mode="after")

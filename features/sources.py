@@ -19,6 +19,7 @@ from pydantic import Field
 
 from features.errors import InputError
 from features.extracted import is_as_written, read_record
+from features.imaging.source import ImageSource
 from features.settings import Settings
 from features.table import did_you_mean
 
@@ -58,7 +59,7 @@ class TableSource(Settings):
             raise InputError("cohort.source.path is missing; name the table to read, or name tables under cohort.sequences.")
         frame = self._indexed(folder / paths[0], text)
         for path in paths[1:]:
-            frame = self._joined(frame, self._indexed(folder / path, text), path)
+            frame = self.joined(frame, self._indexed(folder / path, text), path)
         return frame
 
     def _indexed(self, path: Path, text: tuple[str, ...]) -> pd.DataFrame:
@@ -87,7 +88,8 @@ class TableSource(Settings):
         return indexed
 
     @staticmethod
-    def _joined(left: pd.DataFrame, right: pd.DataFrame, path: str) -> pd.DataFrame:
+    def joined(left: pd.DataFrame, right: pd.DataFrame, path: str) -> pd.DataFrame:
+        """Samples that are in both tables, with the columns of both; `path` is what the right one is called."""
         shared = left.columns.intersection(right.columns)
         if len(shared):
             raise InputError(f"Column {shared[0]!r} of {path} is in an earlier table too; rename or drop it in one of them.")
@@ -136,7 +138,7 @@ class SurvSetSource(Settings):
         return content
 
 
-Source = Annotated[TableSource | SurvSetSource, Field(discriminator="kind")]
+Source = Annotated[TableSource | ImageSource | SurvSetSource, Field(discriminator="kind")]
 
 
 def read_table(path: Path, text_columns: tuple[str, ...] = ()) -> pd.DataFrame:

@@ -29,6 +29,8 @@ LONGEST_HINTED_NAME = 200
 LARGEST = 1e100
 # Below this no pipeline in use overflows; from here on a ValueError while scoring is put down to the value.
 LARGE = 1e12
+# In the place of a word that the model does not know: neither a number nor a null, which could be filled.
+NO_WORD = ()
 TOO_LARGE = "hold a value that is too large for this model to compute with; check the units of the features"
 
 Path = tuple[str | int, ...]
@@ -341,7 +343,8 @@ class Predictor:
         if row is None:
             return None
         given = ((name, feature, row[name]) for name, feature in self.levels.items() if row.get(name) is not None)
-        return {**row, **{name: feature.code(value) if isinstance(value, str) else () for name, feature, value in given}}
+        codes = {name: feature.code(value) if isinstance(value, str) else None for name, feature, value in given}
+        return {**row, **{name: NO_WORD if code is None else code for name, code in codes.items()}}
 
     @cached_property
     def _values(self) -> Callable[[Mapping[str, Any]], Sequence[Any]]:

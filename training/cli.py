@@ -27,10 +27,13 @@ def check(study: Path, as_json: bool) -> None:
     """
     from features.audit import audit, few_held_out
     from training.config import load_study
+    from training.console import say, stderr_console
+    from training.extracting import ensure_extracted
     from training.run import draw_held_out, load_cohorts
-    from training.terminal import print_audit, say, stderr_console
+    from training.terminal import print_audit
 
     loaded = load_study(study)
+    ensure_extracted(loaded)
     cohorts = load_cohorts(loaded)
     found = {name: audit(cohort) for name, cohort in cohorts.items()}
     console = stderr_console()

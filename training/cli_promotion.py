@@ -175,7 +175,7 @@ def _described(done: Promotion) -> dict[str, Any]:
 
 
 def _print_promotion(done: Promotion) -> None:
-    from training.terminal import console_on, say
+    from training.console import console_on, say
 
     console = console_on(sys.stdout)
     if done.verdict is not None:
@@ -200,7 +200,7 @@ def _verdict_table(verdict: Verdict) -> Table:
 
 
 def _print_lines(lines: Iterable[dict[str, Any]]) -> None:
-    from training.terminal import console_on
+    from training.console import console_on
 
     table = Table()
     for heading in ("when", "who", "action", "model", "alias", "version", "before", "outcome", "in the way or why"):
@@ -214,8 +214,8 @@ def _print_lines(lines: Iterable[dict[str, Any]]) -> None:
 
 
 def _print_validation(found: ExternalValidation, run_id: str) -> None:
+    from training.console import console_on, say
     from training.paired import why_not_estimable
-    from training.terminal import console_on, say
 
     console, model, table = console_on(sys.stdout), found.model, found.table
     events, patients = int(table.labels.sum()), table.patients.nunique()

@@ -71,8 +71,8 @@ def compare(
     from training.compare import compare as compare_models
     from training.compare_report import as_html, print_comparison
     from training.compare_report import as_json as in_json
+    from training.console import console_on
     from training.labelled import read_labelled
-    from training.terminal import console_on
     from training.tracking import open_store, store_exists
 
     options = dict(zip(ON_OPTIONS, (label, event, patient, sample, learnt), strict=True))

@@ -30,7 +30,9 @@ class Compute(Settings):
     Parameters
     ----------
     workers : int
-        Processes that fit candidates.
+        Processes that fit candidates, or measure cases.
+    scheduler : str or null
+        Address of a Dask scheduler that measures cases, in place of local processes; its workers must see the same files.
     seconds_per_candidate : float or null
         A candidate of the search that takes longer is ended and counts as failed.
     seconds_per_search : float or null
@@ -38,6 +40,7 @@ class Compute(Settings):
     """
 
     workers: int = Field(default=2, ge=1)
+    scheduler: str | None = None
     seconds_per_candidate: float | None = Field(default=300.0, gt=0)
     seconds_per_search: float | None = Field(default=None, gt=0)
 

@@ -168,7 +168,7 @@ def validate_internally(
                 progress.stage(words)
                 fitted = fit_recipe(recipe, development.subset(split.train), fold_rngs[fold], workers, progress, limits)
                 predictions = _predictions(fitted, development.subset(split.test), repeat, fold, seen=split)
-                result = FoldResult(predictions, fitted.schema.names, fitted.search.out_of_time)
+                result = FoldResult(predictions, fitted.selection.selected, fitted.search.out_of_time)
                 memory.keep(len(results), result)
             else:
                 progress.stage(f"{words}: finished before an interruption")
@@ -272,7 +272,7 @@ def selection_stability(selected: Sequence[tuple[str, ...]], n_candidates: int) 
 def _predictions(fitted: FittedRecipe, cohort: Cohort, repeat: int, fold: int, seen: Split | None = None) -> pd.DataFrame:
     if seen is not None and len(seen.train.intersection(cohort.samples)):
         raise LeakError("A sample that the model learnt from was about to be counted as out of sample.")
-    probability = fitted.predict(cohort.features)
+    probability = fitted.predict(cohort.inputs)
     return pd.DataFrame(
         {
             "sample": cohort.samples.astype(str),

@@ -61,9 +61,9 @@ def explain(fitted: FittedRecipe, development: Cohort, held_out: Cohort, rng: np
 
     names = list(fitted.schema.names)
     seed = int(rng.integers(2**31))
-    background = _background(development.features[names], rng)
-    explained = held_out.features[names]
-    explained = explained.fillna(development.features[names].median())
+    learnt = fitted.schema.conform(development.inputs, impute=True)
+    background = _background(learnt, rng)
+    explained = fitted.schema.conform(held_out.inputs, impute=True).fillna(learnt.median())
     probe = shap.PermutationExplainer(
         lambda rows: fitted.pipeline.predict_proba(rows)[:, 1],
         shap.maskers.Independent(background, max_samples=len(background)),

@@ -1,4 +1,4 @@
-"""The recipe: impute, drop constants, select, search, refit. The unit of validation, and where leakage could hide."""
+"""The recipe: harmonise, impute, drop constants, select, search, refit. The unit of validation, and where leakage could hide."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from sklearn.base import clone
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_curve
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from features.cohort import Cohort
 from features.errors import InputError
+from features.harmonise import AcquisitionRegression, Harmoniser, SiteAlignment
+from features.robustness import RobustFilter
 from features.settings import Settings
-from features.table import FeatureSchema
+from features.table import Feature, FeatureSchema
 from training.models import Limits
 from training.partition import Split, folds
 from training.progress import Progress, Silence
@@ -31,11 +34,17 @@ class Recipe(Settings):
 
     Parameters
     ----------
+    harmonise : mapping, optional
+        How the acquisition is taken out of the features, before they are chosen.
+    robust : mapping, optional
+        Which features may be chosen at all: those that come out alike when they are measured again.
     threshold : "youden" or float
         Probability from which on a sample is called positive: the one with the highest sensitivity plus specificity on
         out-of-fold predictions of the training patients, or a fixed one.
     """
 
+    harmonise: Harmoniser | None = None
+    robust: RobustFilter | None = None
     selection: SelectionSettings = SelectionSettings()
     search: Search = TPOTSearch()
     threshold: Literal["youden"] | Annotated[float, Field(ge=0, le=1)] = "youden"
@@ -62,9 +71,10 @@ class FittedRecipe:
     Attributes
     ----------
     schema : FeatureSchema
-        The chosen features, in the order in which the pipeline takes them.
+        The chosen features, in the order in which the pipeline takes them; then, where it harmonises, what it must know of
+        the acquisition.
     pipeline : Pipeline
-        Median imputation and the winner, fitted on all training patients.
+        The harmoniser of the chosen features, if any; median imputation; the winner. Fitted on all training patients.
     threshold : float
         A probability at or above it is called positive.
     selection : SelectionResult
@@ -77,9 +87,23 @@ class FittedRecipe:
     selection: SelectionResult
     search: SearchResult
 
-    def predict(self, features: pd.DataFrame) -> np.ndarray:
-        """Probability of the event, shape (n_samples,), for a table that holds at least the chosen features."""
-        return np.asarray(self.pipeline.predict_proba(features[list(self.schema.names)].to_numpy(dtype=float)))[:, 1]
+    def predict(self, inputs: pd.DataFrame) -> np.ndarray:
+        """Probability of the event, shape (n_samples,).
+
+        Parameters
+        ----------
+        inputs : DataFrame of shape (n_samples, at least n_features)
+            ``cohort.inputs``: columns by name, words as they are written.
+
+        Raises
+        ------
+        InputError
+            A sample is of a site, or was measured with a word of the protocol, that is not among those of training.
+        """
+        _refuse_unseen_sites(self.pipeline, self.schema, inputs)
+        # Row by row in memory, as the endpoint's matrix is: products round alike.
+        matrix = np.ascontiguousarray(self.schema.conform(inputs, impute=True).to_numpy())
+        return np.asarray(self.pipeline.predict_proba(matrix))[:, 1]
 
 
 def fit_recipe(
@@ -102,15 +126,41 @@ def fit_recipe(
     progress = progress or Silence()
     split_rng, selection_rng, search_rng = rng.spawn(3)
     inner = list(folds(cohort, recipe.search.folds, split_rng))
-    selection, inner_selections = _select_everywhere(recipe.selection, cohort, inner, selection_rng, workers)
-    inner_folds = [_inner_fold(cohort, split, chosen.selected) for split, chosen in zip(inner, inner_selections, strict=True)]
+    splits = [Split(cohort.samples, cohort.samples[:0]), *inner]
+    whole, *parts = _prepare(recipe, cohort, splits, workers)
+    selection, inner_selections = _select_everywhere(recipe.selection, cohort, splits, [whole, *parts], selection_rng, workers)
+    inner_folds = [
+        _inner_fold(cohort, split, part, chosen.selected)
+        for split, part, chosen in zip(inner, parts, inner_selections, strict=True)
+    ]
     result = _search(recipe.search, inner_folds, search_rng, workers, progress, limits or SearchLimits())
     winner = result.winner.candidate.pipeline(result.random_state)
     pipeline = make_pipeline(SimpleImputer(strategy="median"), *(step for _, step in winner.steps))
-    pipeline.fit(cohort.features[list(selection.selected)].to_numpy(), cohort.y)
-    fitted = FittedRecipe(FeatureSchema.of(selection.selected), pipeline, 0.5, selection, result)
+    pipeline.fit(whole.features[list(selection.selected)].to_numpy(), cohort.y)
+    schema = FeatureSchema(features=(*map(cohort.table.feature, selection.selected), *whole.inputs))
+    fitted = FittedRecipe(schema, _behind(whole, selection.selected, cohort, pipeline), 0.5, selection, result)
     threshold = _own_threshold(fitted, cohort) if recipe.threshold == "youden" else recipe.threshold
     return replace(fitted, threshold=float(threshold))
+
+
+def refuse_what_cannot_be_harmonised(recipe: Recipe, cohort: Cohort) -> None:
+    """Say before anything is learnt what the harmoniser, or the filter of robust features, would stop at.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        All patients of the study.
+
+    Raises
+    ------
+    InputError
+        The study names no protocol or site, values are missing that may not be, or a table of replicates cannot be used.
+    """
+    if recipe.robust:
+        recipe.robust.robust(recipe.robust.read(), cohort.features.columns, cohort.samples)
+    if recipe.harmonise:
+        inputs = recipe.harmonise.inputs(cohort.protocol, cohort.site)
+        recipe.harmonise.estimator(0, inputs).fit(_coded(cohort, inputs).to_numpy())  # without features: only what it refuses
 
 
 def complete(features: pd.DataFrame) -> pd.DataFrame:
@@ -142,7 +192,7 @@ def _own_threshold(fitted: FittedRecipe, cohort: Cohort) -> float:
     The folds' models and this one differ in level and spread, so the cut is chosen and carried over in standard
     deviations of a model's probabilities on what it learnt from.
     """
-    centre, spread = centre_and_spread(fitted.predict(cohort.features))
+    centre, spread = centre_and_spread(fitted.predict(cohort.inputs))
     cut = youden_threshold(cohort.y, fitted.search.winner.standardised)
     return float(np.clip(centre + spread * cut, 0.0, 1.0))
 
@@ -167,21 +217,117 @@ def youden_threshold(y: np.ndarray, score: np.ndarray) -> float:
     return float((thresholds[best] + below) / 2)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Features as one split sees them.
+
+    Attributes
+    ----------
+    features : DataFrame of shape (n_samples, n_features)
+        Of both sides, harmonised by what the training side taught.
+    candidates : Index of str
+        Features that may be chosen.
+    inputs : tuple of Feature
+        What the harmoniser takes beside the features.
+    harmoniser : transformer or None
+        Fitted on the training side.
+    """
+
+    features: pd.DataFrame
+    candidates: pd.Index
+    inputs: tuple[Feature, ...] = ()
+    harmoniser: AcquisitionRegression | SiteAlignment | None = None
+
+
+def _prepare(recipe: Recipe, cohort: Cohort, splits: Sequence[Split], workers: Workers) -> list[_Part]:
+    """Features of every split, harmonised and filtered by its own training side alone."""
+    candidates = _robust_candidates(recipe.robust, cohort, splits)
+    if recipe.harmonise is None:
+        return [_Part(cohort.features, chosen) for chosen in candidates]
+    inputs = recipe.harmonise.inputs(cohort.protocol, cohort.site)
+    encoded = pd.concat([cohort.features, _coded(cohort, inputs)], axis=1)
+    estimator = recipe.harmonise.estimator(cohort.features.shape[1], inputs)
+    tasks = [(estimator, encoded.loc[split.train], encoded.loc[split.test]) for split in splits]
+    found = [outcome.get() for outcome in workers.map(harmonise_part, tasks)]
+    return [_Part(features, chosen, inputs, fitted) for (fitted, features), chosen in zip(found, candidates, strict=True)]
+
+
+def _robust_candidates(robust: RobustFilter | None, cohort: Cohort, splits: Sequence[Split]) -> list[pd.Index]:
+    features = cohort.features.columns
+    if robust is None:
+        return [features] * len(splits)
+    replicates = robust.read()
+    return [robust.robust(replicates, features, split.train) for split in splits]
+
+
+def harmonise_part(
+    estimator: AcquisitionRegression | SiteAlignment, train: pd.DataFrame, test: pd.DataFrame
+) -> tuple[AcquisitionRegression | SiteAlignment, pd.DataFrame]:
+    """Learn from the training side of a split, and apply that to both sides.
+
+    Parameters
+    ----------
+    train, test : DataFrame of shape (n_samples, n_features + n_inputs)
+        Features first; the test side may have no rows.
+
+    Returns
+    -------
+    tuple of fitted estimator and DataFrame of shape (n_samples of both sides, n_features)
+    """
+    fitted = clone(estimator).fit(train.to_numpy())
+    both = pd.concat([train, test])
+    harmonised = fitted.transform(both.to_numpy())  # row by row: neither side has a say in the other's values
+    return fitted, pd.DataFrame(harmonised, index=both.index, columns=both.columns[: harmonised.shape[1]])
+
+
+def _coded(cohort: Cohort, inputs: tuple[Feature, ...]) -> pd.DataFrame:
+    """What the harmoniser takes beside the features, words as the positions of levels; gaps are its own to refuse."""
+    lenient = tuple(one.model_copy(update={"missing": "impute"}) for one in inputs)
+    return FeatureSchema(features=lenient).conform(cohort.inputs)
+
+
+def _behind(whole: _Part, selected: tuple[str, ...], cohort: Cohort, pipeline: Pipeline) -> Pipeline:
+    """The pipeline behind the harmoniser of its features; not fitted again, or the gate would count other tests."""
+    if whole.harmoniser is None:
+        return pipeline
+    restricted = whole.harmoniser.restricted([int(one) for one in cohort.features.columns.get_indexer(pd.Index(selected))])
+    return Pipeline([(type(restricted).__name__.lower(), restricted), *pipeline.steps])
+
+
+def _refuse_unseen_sites(pipeline: Pipeline, schema: FeatureSchema, inputs: pd.DataFrame) -> None:
+    """The harmoniser's own sentence, where the schema could only say that a word is new."""
+    aligning = pipeline.steps[0][1]
+    if not isinstance(aligning, SiteAlignment):
+        return
+    site = schema.features[-1]
+    given = inputs.get(site.name)
+    if given is None or pd.api.types.is_numeric_dtype(given):  # none, or positions already
+        return
+    unseen = [word for word in given.dropna().astype(str) if site.code(word) is None]
+    if unseen:
+        raise InputError(aligning.refusal(unseen[0]))
+
+
 def _select_everywhere(
-    settings: SelectionSettings, cohort: Cohort, inner: Sequence[Split], rng: np.random.Generator, workers: Workers
+    settings: SelectionSettings,
+    cohort: Cohort,
+    splits: Sequence[Split],
+    parts: Sequence[_Part],
+    rng: np.random.Generator,
+    workers: Workers,
 ) -> tuple[SelectionResult, list[SelectionResult]]:
-    """Selection on all training patients, and on the training part of every inner fold."""
-    parts = [cohort.samples] if settings.scope == "published" else [cohort.samples, *(split.train for split in inner)]
+    """Selection on all training patients, which come first, and on the training side of every inner fold."""
+    count = 1 if settings.scope == "published" else len(parts)
     tasks = [
-        (settings, cohort.features.loc[part], cohort.labels.loc[part].to_numpy(), own, 1)
-        for part, own in zip(parts, rng.spawn(len(parts)), strict=True)
+        (settings, part.features.loc[split.train, part.candidates], cohort.labels.loc[split.train].to_numpy(), own, 1)
+        for split, part, own in zip(splits[:count], parts[:count], rng.spawn(count), strict=True)
     ]
     overall, *inside = [outcome.get() for outcome in workers.map(select_on, tasks)]
-    return overall, inside or [overall] * len(inner)
+    return overall, inside or [overall] * (len(parts) - 1)
 
 
-def _inner_fold(cohort: Cohort, split: Split, selected: tuple[str, ...]) -> InnerFold:
-    train, test = (cohort.features.loc[samples, list(selected)] for samples in (split.train, split.test))
+def _inner_fold(cohort: Cohort, split: Split, part: _Part, selected: tuple[str, ...]) -> InnerFold:
+    train, test = (part.features.loc[samples, list(selected)] for samples in (split.train, split.test))
     medians = train.median().fillna(0.0)  # the published scope may choose a feature that one fold has no value of
     return InnerFold(
         X_train=train.fillna(medians).to_numpy(),

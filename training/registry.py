@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from training.terminal import console_on
+from training.console import console_on
 from training.tracking import TAG, Store
 
 NEWEST_RUNS = 50

@@ -49,6 +49,7 @@ def figures(result: StudyResult) -> dict[str, Callable[[], Figure]]:
 def summary_text(result: StudyResult, model: str) -> str:
     """The run in Markdown: what was learnt from, how it did, what it is."""
     fitted, cohort = result.fitted, result.cohort
+    chosen = fitted.selection.selected
     lines = [
         f"# {model}",
         "",
@@ -63,7 +64,7 @@ def summary_text(result: StudyResult, model: str) -> str:
         "",
         f"Pipeline: {fitted.search.winner.candidate.words}. Threshold {fitted.threshold:.3f}.",
         "",
-        f"Features ({len(fitted.schema.names)}, {fitted.selection.votes_used} votes or more): {', '.join(fitted.schema.names)}.",
+        f"Features ({len(chosen)}, {fitted.selection.votes_used} votes or more): {', '.join(chosen)}.",
         *(["", *(f"Warning: {warning}" for warning in warnings_of(result))] if warnings_of(result) else []),
         "",
     ]
@@ -94,7 +95,7 @@ def warnings_of(result: StudyResult) -> tuple[str, ...]:
     if positives.all() or not positives.any():
         side = "positive" if positives.iloc[0] else "negative"
         found.append(f"Every held-out sample is called {side}: the threshold does not carry over, only the ranking is of use.")
-    if result.cohort.features[list(result.fitted.schema.names)].isna().to_numpy().any():
+    if result.cohort.features[list(result.fitted.selection.selected)].isna().to_numpy().any():
         found.append(
             "Features of the model have missing values in the table; they were imputed in training and in the estimates above, "
             "but a served model takes complete rows only."

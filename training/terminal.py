@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from rich.text import Text
 
 from features.audit import Audit
 from features.bundle import RESEARCH_USE_ONLY
 from features.store import tracking_uri
+from training.console import as_typed, say
 from training.report import estimate_rows, warnings_of
 
 if TYPE_CHECKING:
@@ -25,16 +22,6 @@ if TYPE_CHECKING:
     from training.tracking import Recorded
 
 SHOWN_NAMES = 30
-
-
-def stderr_console() -> Console:
-    """Console on stderr, so that stdout is left to machines."""
-    return console_on(sys.stderr)
-
-
-def console_on(stream: TextIO) -> Console:
-    """Console that prints names as they are, and wide where nobody's window limits it."""
-    return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 180)
 
 
 class TerminalProgress:
@@ -112,7 +99,7 @@ def print_result(console: Console, result: StudyResult, recorded: Recorded, uri:
     fitted = result.fitted
     if result.internal and result.internal.stability is not None:
         console.print(f"Stability of the selected features over resamples (1 same, 0 chance): {result.internal.stability:.2f}")
-    names = list(fitted.schema.names)
+    names = list(fitted.selection.selected)
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     votes = f"{fitted.selection.votes_used} of {fitted.selection.votes.shape[1]} votes or more"
     say(console, f"Features ({len(names)}, {votes})", f"{', '.join(names[:SHOWN_NAMES])}{more}")
@@ -121,11 +108,6 @@ def print_result(console: Console, result: StudyResult, recorded: Recorded, uri:
         say(console, "Warning", warning, "yellow")
     print_recorded(console, recorded, uri)
     console.print(RESEARCH_USE_ONLY, style="bold")
-
-
-def say(console: Console, label: str, words: str, style: str = "bold") -> None:
-    """A labelled line; what users named is printed as it is, brackets included."""
-    console.print(Text.assemble((label, style), ": ", words))
 
 
 def _size(result: StudyResult, samples: pd.Index) -> str:
@@ -140,20 +122,6 @@ def print_recorded(console: Console, recorded: Recorded, uri: str) -> None:
     console.print(f"Look at it:  {as_typed('mlflow')} ui --backend-store-uri {uri}", soft_wrap=True)
     console.print(f"Promote it:  {as_typed('hypoxia')} promote {recorded.model} {recorded.version}{where}", soft_wrap=True)
     console.print(f"Serve it:    {as_typed('hypoxia')} serve --model {recorded.model}{where}", soft_wrap=True)
-
-
-def as_typed(command: str) -> str:
-    """A command as it can be typed here: by its name, or where it is not on the path by where it lies.
-
-    Examples
-    --------
-    >>> as_typed("python3").endswith("python3")
-    True
-    """
-    beside = Path(sys.executable).with_name(command)
-    if shutil.which(command) or not beside.exists():
-        return command
-    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def print_sequences(console: Console, results: dict[str, tuple[StudyResult, Recorded]]) -> None:

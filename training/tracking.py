@@ -33,6 +33,7 @@ from features.contract import contract_of
 from features.errors import InputError
 from features.signatures import gene_aliases
 from features.store import switch_telemetry_off
+from features.table import FeatureSchema
 from training.config import Study
 from training.report import figures, summary_text, warnings_of
 
@@ -220,8 +221,7 @@ def record(store: Store, run_id: str, result: StudyResult, model: str, sequence:
         _write_tables(result, folder)
         _write_figures(result, folder / "figures")
         (folder / "summary.md").write_text(summary_text(result, model), encoding="utf-8")
-        development = result.cohort.features.loc[result.split.train, list(result.fitted.schema.names)]
-        golden = shuffled_quantiles(development, GOLDEN_ROWS, result.study.rng("golden rows"))
+        golden = shuffled_quantiles(_learnt_from(result), result.fitted.schema, GOLDEN_ROWS, result.study.rng("golden rows"))
         save_bundle(bundle, folder / "bundle", golden)
         store.client.log_artifacts(run_id, str(folder))
     return Recorded(run_id, model, register(store, model, run_id, bundle.card))
@@ -252,15 +252,20 @@ def register(store: Store, model: str, run_id: str, card: ModelCard) -> str:
 def model_bundle(result: StudyResult, model: str, sequence: str | None) -> ModelBundle:
     """What ships of a result."""
     fitted, cohort, study = result.fitted, result.cohort, result.study
-    development = cohort.features.loc[result.split.train, list(fitted.schema.names)]
+    development = _learnt_from(result)
     patients = cohort.patients.loc[result.split.train]
     return ModelBundle(
         pipeline=fitted.pipeline,
         schema=fitted.schema,
         card=model_card(result, model, sequence),
-        contract=contract_of(development, study.contract, patients, gene_aliases(fitted.schema.names)),
-        background=shuffled_quantiles(development, BACKGROUND_ROWS, study.rng("background rows")),
+        contract=contract_of(development, study.contract, patients, gene_aliases(fitted.schema.names), cohort.extraction_hash),
+        background=shuffled_quantiles(development, fitted.schema, BACKGROUND_ROWS, study.rng("background rows")),
     )
+
+
+def _learnt_from(result: StudyResult) -> pd.DataFrame:
+    """What the model saw of the development samples: numbers, in the model's order."""
+    return result.fitted.schema.conform(result.cohort.inputs.loc[result.split.train], impute=True)
 
 
 def model_card(result: StudyResult, model: str, sequence: str | None) -> ModelCard:
@@ -290,19 +295,24 @@ def model_card(result: StudyResult, model: str, sequence: str | None) -> ModelCa
     )
 
 
-def shuffled_quantiles(features: pd.DataFrame, count: int, rng: np.random.Generator) -> np.ndarray:
+def shuffled_quantiles(features: pd.DataFrame, schema: FeatureSchema, count: int, rng: np.random.Generator) -> np.ndarray:
     """Rows within the training range that are no patient's: quantiles of each feature, shuffled independently.
 
     Parameters
     ----------
     features : DataFrame of shape (n_samples, n_features)
+    schema : FeatureSchema
+        Of the same features: a word has no value between two words.
 
     Returns
     -------
     ndarray of shape (count, n_features)
     """
-    quantiles = features.quantile(np.linspace(0.05, 0.95, count)).to_numpy()
-    return rng.permuted(quantiles, axis=0)
+    shares = np.linspace(0.05, 0.95, count)
+    quantiles = features.quantile(shares)
+    words = [feature.name for feature in schema.with_levels]
+    quantiles[words] = features[words].quantile(shares, interpolation="nearest")
+    return rng.permuted(quantiles.to_numpy(), axis=0)
 
 
 def _metrics(result: StudyResult) -> dict[str, float]:
@@ -319,7 +329,7 @@ def _metrics(result: StudyResult) -> dict[str, float]:
     search = result.fitted.search
     return logged | {
         "threshold": result.fitted.threshold,
-        "selected_features": len(result.fitted.schema.names),
+        "selected_features": len(result.fitted.selection.selected),
         "candidates_tried": len(search.trials),
         "candidates_failed": len(search.failures),
         "inner_score_of_winner_not_a_performance": search.winner.mean,

@@ -14,10 +14,12 @@ from features.bundle import RESEARCH_USE_ONLY
 from features.cohort import Cohort
 from features.store import DEFAULT_FOLDER
 from training.config import Study
+from training.console import stderr_console
+from training.extracting import ensure_extracted
 from training.report import warnings_of
 from training.resume import UnfinishedRun
 from training.run import StudyResult, draw_held_out, load_cohorts, run
-from training.terminal import TerminalProgress, print_result, print_sequences, stderr_console
+from training.terminal import TerminalProgress, print_result, print_sequences
 from training.tracking import Recorded, Store, estimates_json, open_store, record, started_run
 from training.workers import Workers
 
@@ -28,6 +30,7 @@ def train_study(study: Study, uri: str, workers: int | None = None) -> dict[str,
     Everything that a user can have got wrong is found before the store is opened, so that no run is left half written.
     """
     start, console = time.monotonic(), stderr_console()
+    ensure_extracted(study, workers)
     cohorts = load_cohorts(study)
     held_out = draw_held_out(study, cohorts)
     store = open_store(uri)
@@ -62,7 +65,7 @@ def described(result: StudyResult, recorded: Recorded, uri: str) -> dict[str, An
         "events": int(result.cohort.y.sum()),
         "patients": int(result.cohort.patients.nunique()),
         **estimates_json(result),
-        "selected_features": list(fitted.schema.names),
+        "selected_features": list(fitted.selection.selected),
         "votes_used": fitted.selection.votes_used,
         "pipeline": fitted.search.winner.candidate.words,
         "threshold": fitted.threshold,

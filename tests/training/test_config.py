@@ -183,7 +183,7 @@ OTHER_VALUES: dict[tuple[str, ...], Any] = {
     ("cohort", "endpoint", "column"): "Outcome",
     ("cohort", "endpoint", "positive"): 2,
     ("cohort", "patient"): None,
-    ("cohort", "site"): "Site",
+    ("cohort", "site"): "Hospital",
     ("cohort", "acquisition"): ["EchoTime"],
     ("cohort", "drop"): ["Site"],
     ("cohort", "sequences"): {"adc": "adc.csv"},

@@ -6,7 +6,8 @@ from rich.console import Console
 from toy import toy_cohort
 
 from features.audit import audit
-from training.terminal import TerminalProgress, console_on, print_audit, say
+from training.console import console_on, say
+from training.terminal import TerminalProgress, print_audit
 
 
 def printed(draw) -> str:

@@ -1,0 +1,729 @@
+"""Acquisition taken out of features: regression on protocol parameters, and alignment of sites (ComBat).
+
+Both are transformers learnt from training samples alone. They hold plain arrays, so that a shipped model needs no library
+of harmonisation, and what they make of a sample never depends on the other samples that are transformed with it.
+
+To add one: a class with ``kind``, ``inputs`` and ``estimator``, and its name in ``Harmoniser``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, model_validator
+from scipy.special import fdtrc
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from features.errors import InputError
+from features.settings import Settings
+from features.table import Feature
+
+# A direction of the scaled protocol smaller than this share of the largest is rounding: one parameter written twice.
+COLLINEAR = 1e-10
+# What the regression leaves of a feature that the protocol explains wholly is rounding too.
+NOTHING_LEFT = 1e-10
+# The jitter and the stopping rule of combatlearn, so that a site added later is shrunk as those of training were.
+JITTER, STEPS, SETTLED = 1e-8, 100, 1e-4
+
+
+class _Harmonising(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Features in some columns, what is known of their acquisition in others; the features come out."""
+
+    n_features_in_: int
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the features, without those of the acquisition."""
+        check_is_fitted(self)
+        given = getattr(self, "feature_names_in_", None) if input_features is None else input_features
+        names = [f"x{number}" for number in range(self.n_features_in_)] if given is None else list(given)
+        return np.array([names[position] for position in self._feature_positions()], dtype=object)
+
+    def _acquisition_positions(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def _feature_positions(self) -> list[int]:
+        other = set(self._acquisition_positions())
+        return [position for position in range(self.n_features_in_) if position not in other]
+
+    def _parted(self, X: Any, *, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Features and acquisition, each of shape (n_samples, its columns)."""
+        matrix = validate_data(
+            self, X, dtype=float, ensure_all_finite="allow-nan", ensure_min_samples=2 if reset else 1, reset=reset
+        )
+        positions = list(self._acquisition_positions())
+        if len(set(positions)) < len(positions) or not all(0 <= one < self.n_features_in_ for one in positions):
+            raise ValueError(f"Positions {positions} are not different columns of a matrix with {self.n_features_in_} columns.")
+        return matrix[:, self._feature_positions()], matrix[:, positions]
+
+    def _shallow(self, acquisition: int, kept: Sequence[int], **parameters: Any) -> Self:
+        """One of the same kind, not fitted yet, for the kept features and then the columns of the acquisition."""
+        copy = type(self)(**{**self.get_params(), **parameters})
+        copy.n_features_in_ = len(kept) + acquisition
+        return copy
+
+
+class AcquisitionRegression(_Harmonising):
+    """What a linear regression on the acquisition protocol leaves of each feature, in standard deviations.
+
+    A feature is replaced by its residuals only where the protocol explains it: where the overall F test is significant at a
+    false discovery rate over all features. The others are left as they are. All are then brought to mean 0 and standard
+    deviation 1 (ddof 1) over the training samples.
+
+    Parameters
+    ----------
+    protocol : sequence of int
+        Positions of the protocol's parameters among the columns of X; the others are features.
+    categorical : sequence of int
+        Those of them that are codes of words and not quantities.
+    false_discovery : float
+        Rate at which a feature counts as explained by the protocol (Benjamini & Hochberg).
+    missing : {"refuse", "median"}
+        What becomes of a sample without a parameter: refused, or given the training median (of codes: the most frequent).
+    names : sequence of str
+        Names of the parameters, for messages.
+
+    Attributes
+    ----------
+    p_values_ : ndarray of shape (n_features,)
+        Of the overall F test; 1 where it cannot be made (a constant feature, no degree of freedom).
+    gated_ : ndarray of shape (n_features,), bool
+        Whether the feature is replaced by its residuals.
+    coefficients_ : ndarray of shape (1 + n_columns, n_features)
+        Intercept, then one row per column of the design, in units of feature per unit of parameter; 0 where not gated.
+    mean_, scale_ : ndarray of shape (n_features,)
+        Of what the regression leaves; the scale is infinite for a feature of which nothing is left: it becomes 0.
+    medians_, protocol_minimum_, protocol_maximum_ : ndarray of shape (n_protocol,)
+    categories_ : list of ndarray
+        Codes that training samples have, per parameter; empty for a quantity.
+
+    References
+    ----------
+    Halle et al. 2024 (regression on acquisition, gated by false discovery rate, z scores).
+    Benjamini & Hochberg 1995, doi:10.1111/j.2517-6161.1995.tb02031.x.
+
+    Examples
+    --------
+    >>> echo_time = np.array([80.0, 90, 100, 110, 120, 130])
+    >>> entropy = 2 + 0.1 * echo_time + np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1])
+    >>> found = AcquisitionRegression(protocol=[1]).fit(np.column_stack([entropy, echo_time]))
+    >>> found.gated_, found.coefficients_.round(3).ravel()
+    (array([ True]), array([2.18 , 0.098]))
+    """
+
+    def __init__(
+        self,
+        protocol: Sequence[int] = (),
+        categorical: Sequence[int] = (),
+        false_discovery: float = 0.05,
+        missing: Literal["refuse", "median"] = "refuse",
+        names: Sequence[str] = (),
+    ) -> None:
+        self.protocol = protocol
+        self.categorical = categorical
+        self.false_discovery = false_discovery
+        self.missing = missing
+        self.names = names
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from training samples; the outcome is not looked at.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features + n_protocol)
+            Missing values are NaN; each feature is regressed on the samples that have it.
+
+        Raises
+        ------
+        InputError
+            A sample lacks a parameter and none may, or no sample has it.
+        """
+        from scipy.stats import false_discovery_control
+
+        features, protocol = self._parted(X, reset=True)
+        self._describe(protocol)
+        design = self._design(self._filled(protocol))
+        self.p_values_, coefficients = _regressions(design, features)
+        self.gated_ = (
+            false_discovery_control(self.p_values_) <= self.false_discovery if self.p_values_.size else self.p_values_ > 0
+        )
+        self.gated_ &= self.p_values_ < 1
+        self.coefficients_ = np.where(self.gated_, coefficients, 0.0)
+        left = self._residuals(features, design)
+        self.mean_, self.scale_ = _mean_and_scale(left, features)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Harmonised features of shape (n_samples, n_features), without the columns of the protocol; NaN stays NaN.
+
+        Raises
+        ------
+        InputError
+            A sample lacks a parameter and none may.
+        """
+        check_is_fitted(self)
+        features, protocol = self._parted(X, reset=False)
+        return np.asarray((self._residuals(features, self._design(self._filled(protocol))) - self.mean_) / self.scale_)
+
+    def outside(self, X: Any) -> np.ndarray:
+        """Whether a sample was measured with a parameter outside the training range, shape (n_samples,)."""
+        check_is_fitted(self)
+        _, protocol = self._parted(X, reset=False)
+        beyond = (protocol < self.protocol_minimum_) | (protocol > self.protocol_maximum_) | self._unknown(protocol)
+        return np.asarray(beyond.any(axis=1))
+
+    def restricted(self, kept: Sequence[int]) -> Self:
+        """The same for fewer features, with the same numbers.
+
+        Parameters
+        ----------
+        kept : sequence of int
+            Positions among the features (not among all columns), in the order wanted.
+
+        Returns
+        -------
+        AcquisitionRegression
+            Takes the kept features, then the protocol.
+        """
+        check_is_fitted(self)
+        kept = list(kept)
+        protocol = tuple(range(len(kept), len(kept) + len(self.protocol)))
+        categorical = tuple(new for new, old in zip(protocol, self.protocol, strict=True) if old in self.categorical)
+        copy = self._shallow(len(protocol), kept, protocol=protocol, categorical=categorical)
+        for name in ("p_values_", "gated_", "mean_", "scale_"):
+            setattr(copy, name, getattr(self, name)[kept])
+        copy.coefficients_ = self.coefficients_[:, kept]
+        copy.medians_, copy.categories_ = self.medians_, self.categories_
+        copy.protocol_minimum_, copy.protocol_maximum_ = self.protocol_minimum_, self.protocol_maximum_
+        return copy
+
+    def _acquisition_positions(self) -> tuple[int, ...]:
+        return tuple(self.protocol)
+
+    def _describe(self, protocol: np.ndarray) -> None:
+        """Keep what fills a gap and what is in range; columns without any value have neither."""
+        present = [column[~np.isnan(column)] for column in protocol.T]
+        for number, values in enumerate(present):
+            if not len(values):
+                raise InputError(f"{self._called(number)} has no value among the training samples; leave it out of the protocol.")
+        coded = [position in self.categorical for position in self.protocol]
+        self.categories_ = [np.unique(values) if code else np.empty(0) for values, code in zip(present, coded, strict=True)]
+        self.medians_ = np.array([_middle(values, code) for values, code in zip(present, coded, strict=True)], dtype=float)
+        self.protocol_minimum_ = np.array([values.min() for values in present], dtype=float)
+        self.protocol_maximum_ = np.array([values.max() for values in present], dtype=float)
+
+    def _unknown(self, protocol: np.ndarray) -> np.ndarray:
+        """Codes that no training sample has."""
+        unknown = np.zeros(protocol.shape, dtype=bool)
+        for number, codes in enumerate(self.categories_):
+            if len(codes):
+                unknown[:, number] = ~np.isin(protocol[:, number], codes) & ~np.isnan(protocol[:, number])
+        return unknown
+
+    def _filled(self, protocol: np.ndarray) -> np.ndarray:
+        """The protocol complete; a code that is new has no coefficient and counts as missing."""
+        missing = np.isnan(protocol) | self._unknown(protocol)
+        if missing.any() and self.missing == "refuse":
+            number = int(np.argmax(missing.any(axis=0)))
+            count = int(missing[:, number].sum())
+            raise InputError(
+                f"{self._called(number)} is missing, or a word not seen in training, in {count} of {len(protocol)} samples; "
+                "fill it in, or set recipe.harmonise.missing: median to use the training median."
+            )
+        return np.where(missing, self.medians_, protocol)
+
+    def _called(self, number: int) -> str:
+        name = self.names[number] if number < len(self.names) else f"in column {self.protocol[number]}"
+        return f"Acquisition parameter {name!r}"
+
+    def _design(self, protocol: np.ndarray) -> np.ndarray:
+        """Quantities as they are, a code as one column per category but the first; without an intercept."""
+        columns: list[np.ndarray] = []
+        for number, values in enumerate(protocol.T):
+            codes = self.categories_[number]
+            columns += [(values == code).astype(float) for code in codes[1:]] if len(codes) else [values]
+        return np.column_stack(columns) if columns else np.empty((len(protocol), 0))
+
+    def _residuals(self, features: np.ndarray, design: np.ndarray) -> np.ndarray:
+        left = features - self.coefficients_[0]
+        for column, slopes in zip(design.T, self.coefficients_[1:], strict=True):
+            left -= column[:, None] * slopes  # no matrix product: its rounding depends on how many rows there are
+        return np.asarray(left)
+
+
+class SiteAlignment(_Harmonising):
+    """ComBat for sites: each site's features shifted and scaled to the common mean and spread, shrunk by empirical Bayes.
+
+    Learnt by combatlearn without covariates, then frozen to one line per site and feature. combatlearn takes the prior of a
+    site's shift and scale over the sites, feature by feature; Johnson et al. took it over the features, site by site.
+
+    Parameters
+    ----------
+    site : int, optional
+        Position of the column with the site's code; None: one site, nothing to align.
+    unseen_site : {"refuse", "reference", "adapt"}
+        What becomes of a sample from a site that is not among those of training: refused; taken for one of the reference
+        site; or refused until the transformer is adapted to the site.
+    reference : int, optional
+        Code of the site to whose scale the others are brought; None: to that of all together.
+    minimum_cases : int
+        Unlabelled samples that adapting to a new site needs.
+    site_names : sequence of str
+        Names of the sites by code, for messages.
+
+    Attributes
+    ----------
+    sites_ : ndarray of shape (n_sites,)
+        Codes seen in training.
+    slopes_, shifts_ : ndarray of shape (n_sites, n_features)
+        Of the line from a measured value to the aligned one.
+    grand_mean_, pooled_sd_ : ndarray of shape (n_features,)
+        Over training samples; the spread is that within sites. In the features' units.
+    prior_mean_, prior_variance_, prior_shape_, prior_rate_ : ndarray of shape (n_features,)
+        Of the empirical Bayes prior: normal for a site's shift, inverse gamma for its variance, in units of `pooled_sd_`.
+
+    References
+    ----------
+    Johnson, Li & Rabinovic 2007, doi:10.1093/biostatistics/kxj037.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> site = np.repeat([0.0, 1.0], 50)
+    >>> X = np.column_stack([rng.normal(size=(100, 3)) + 2 * site[:, None], site])
+    >>> aligned = SiteAlignment(site=3).fit_transform(X)
+    >>> bool(np.abs(aligned[:50].mean(axis=0) - aligned[50:].mean(axis=0)).max() < 0.05)
+    True
+    """
+
+    def __init__(
+        self,
+        site: int | None = None,
+        unseen_site: Literal["refuse", "reference", "adapt"] = "refuse",
+        reference: int | None = None,
+        minimum_cases: int = 20,
+        site_names: Sequence[str] = (),
+    ) -> None:
+        self.site = site
+        self.unseen_site = unseen_site
+        self.reference = reference
+        self.minimum_cases = minimum_cases
+        self.site_names = site_names
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from training samples; the outcome is not looked at.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features + 1)
+            Missing values of features are NaN; to learn from, they take the mean of their site.
+
+        Raises
+        ------
+        InputError
+            There is only one site, a site has one sample, or the reference site has none.
+        """
+        features, site = self._parted(X, reset=True)
+        codes = site[:, 0] if site.shape[1] else np.zeros(len(features))
+        self.sites_ = np.unique(codes)
+        if self.site is not None:
+            self._refuse_what_cannot_be_aligned(codes)
+        complete = np.empty_like(features)
+        for code in self.sites_:
+            complete[codes == code] = _filled_with_means(features[codes == code], features)
+        self._standardise(complete, codes)
+        self._freeze(complete, codes)
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Aligned features of shape (n_samples, n_features), without the column of the site; NaN stays NaN.
+
+        Raises
+        ------
+        InputError
+            A sample is of a site that was not seen in training, and such are refused.
+        """
+        check_is_fitted(self)
+        features, site = self._parted(X, reset=False)
+        if self.site is None:
+            return features
+        rows = self._site_rows(site[:, 0])
+        aligned = features * self.slopes_[rows] + self.shifts_[rows]
+        if self.reference is None:
+            return np.asarray(aligned)
+        reference = self.sites_.tolist().index(self.reference)
+        brought = (aligned - self.shifts_[reference]) / self.slopes_[reference]
+        return np.where((rows == reference)[:, None], features, brought)
+
+    def adapted(self, X: Any, code: int, name: str = "") -> Self:
+        """One that knows one more site, from unlabelled samples of it; the other sites stay as they are.
+
+        Parameters
+        ----------
+        X : array of shape (n_samples, n_features + 1)
+            Samples of the new site, in the columns of training; the column of the site is not read.
+        code : int
+            The new site's code.
+        name : str
+            The new site's name, for messages.
+
+        Raises
+        ------
+        InputError
+            There are fewer samples than `minimum_cases`, or the site is known already.
+        """
+        check_is_fitted(self)
+        features, _ = self._parted(X, reset=False)
+        shown = name or self._name(code)
+        if self.site is None or code in self.sites_:
+            raise InputError(f"Site {shown!r} is one of those that the model was trained on; give the samples of a new one.")
+        if len(features) < self.minimum_cases:
+            raise InputError(
+                f"Site {shown!r} has {len(features)} samples to adapt to, fewer than the {self.minimum_cases} of minimum_cases; "
+                "collect more of them (their outcome need not be known)."
+            )
+        slope, shift = self._line_of(_filled_with_means(features, self.grand_mean_[None]))
+        kept = list(range(features.shape[1]))
+        copy = self.restricted(kept)
+        copy.site = self.site
+        names = [self._name(number) for number in range(max(code + 1, len(self.site_names)))] if name else list(self.site_names)
+        if name:
+            names[code] = name
+        copy.site_names = tuple(names)
+        copy.sites_ = np.append(self.sites_, float(code))
+        copy.slopes_, copy.shifts_ = np.vstack([self.slopes_, slope]), np.vstack([self.shifts_, shift])
+        return copy
+
+    def restricted(self, kept: Sequence[int]) -> Self:
+        """The same for fewer features, with the same numbers.
+
+        Parameters
+        ----------
+        kept : sequence of int
+            Positions among the features (not among all columns), in the order wanted.
+
+        Returns
+        -------
+        SiteAlignment
+            Takes the kept features, then the site.
+        """
+        check_is_fitted(self)
+        kept = list(kept)
+        copy = self._shallow(0 if self.site is None else 1, kept, site=None if self.site is None else len(kept))
+        copy.sites_ = self.sites_
+        for per_site in ("slopes_", "shifts_"):
+            setattr(copy, per_site, getattr(self, per_site)[:, kept])
+        for per_feature in ("grand_mean_", "pooled_sd_", "prior_mean_", "prior_variance_", "prior_shape_", "prior_rate_"):
+            setattr(copy, per_feature, getattr(self, per_feature)[kept])
+        return copy
+
+    def _acquisition_positions(self) -> tuple[int, ...]:
+        return () if self.site is None else (self.site,)
+
+    def _name(self, code: float) -> str:
+        return self.site_names[int(code)] if 0 <= code < len(self.site_names) else f"{code:g}"
+
+    def _refuse_what_cannot_be_aligned(self, codes: np.ndarray) -> None:
+        if np.isnan(codes).any():
+            raise InputError(f"{np.isnan(codes).sum()} training samples have no site; say where they were measured.")
+        if len(self.sites_) < 2:
+            raise InputError(
+                f"All training samples are from site {self._name(self.sites_[0])!r}: there is nothing to align. "
+                "Take recipe.harmonise out, or use fewer folds so that every part has several sites."
+            )
+        alone = [code for code in self.sites_ if (codes == code).sum() < 2]
+        if alone:
+            raise InputError(
+                f"Site {self._name(alone[0])!r} has one sample in a training part; aligning it needs two or more. "
+                "Give it the name of a site with the same scanner, leave it out, or use fewer folds."
+            )
+        if self.reference is not None and self.reference not in self.sites_:
+            raise InputError(
+                f"Site {self._name(self.reference)!r} (recipe.harmonise.reference) has no sample in a training part; "
+                "name a larger site."
+            )
+
+    def _standardise(self, complete: np.ndarray, codes: np.ndarray) -> None:
+        """Grand mean, spread within sites, and the prior that the sites' shifts and scales give."""
+        within = np.empty_like(complete)
+        for code in self.sites_:
+            own = codes == code
+            within[own] = complete[own] - complete[own].mean(axis=0)
+        self.grand_mean_ = complete.mean(axis=0)
+        overall = complete.std(axis=0)
+        spread = np.sqrt((within**2).mean(axis=0))
+        self.pooled_sd_ = np.where(spread > NOTHING_LEFT * overall, spread * np.sqrt(1 + JITTER), 0.0)
+        z = _over(complete - self.grand_mean_, self.pooled_sd_)
+        shift = np.array([z[codes == code].mean(axis=0) for code in self.sites_])
+        variance = np.array([z[codes == code].var(axis=0, ddof=1) + JITTER for code in self.sites_])
+        several = len(self.sites_) > 1
+        self.prior_mean_ = shift.mean(axis=0)
+        self.prior_variance_ = np.maximum(shift.var(axis=0, ddof=1) if several else 0.0, JITTER) * np.ones(z.shape[1])
+        of_variance = np.maximum(variance.var(axis=0, ddof=1) if several else 0.0, JITTER)
+        self.prior_shape_ = variance.mean(axis=0) ** 2 / of_variance + 2
+        self.prior_rate_ = variance.mean(axis=0) * (self.prior_shape_ - 1)
+
+    def _freeze(self, complete: np.ndarray, codes: np.ndarray) -> None:
+        """The line of every site and feature, read off where combatlearn sends two points."""
+        self.slopes_ = np.ones((len(self.sites_), complete.shape[1]))
+        means = np.array([complete[codes == code].mean(axis=0) for code in self.sites_])
+        self.shifts_ = self.grand_mean_ - means  # all there is to align in a feature that does not vary within sites
+        varying = self.pooled_sd_ > 0
+        if self.site is None or not varying.any():
+            return
+        centre, spread = self.grand_mean_[varying], self.pooled_sd_[varying]
+        low, high = _where_combat_sends_0_and_1((complete[:, varying] - centre) / spread, codes)
+        slopes = high - low
+        self.slopes_[:, varying] = slopes
+        self.shifts_[:, varying] = centre + spread * low - slopes * centre
+
+    def _line_of(self, complete: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slope and shift of a new site, by the steps that combatlearn takes."""
+        varying = self.pooled_sd_ > 0
+        z = _over(complete - self.grand_mean_, self.pooled_sd_)
+        n, mean, variance = len(z), z.mean(axis=0), z.var(axis=0, ddof=1) + JITTER
+        shift, scale = self._step(mean, variance, n, variance)
+        for _ in range(STEPS):
+            before = shift, scale
+            shift, scale = self._step(mean, variance, n, scale)
+            changes = [np.abs(new - old) / (np.abs(old) + JITTER) for new, old in zip((shift, scale), before, strict=True)]
+            if np.max(changes, initial=0.0) < SETTLED:
+                break
+        slope = np.where(varying, 1 / np.sqrt(scale), 1.0)
+        aligned_zero = self.grand_mean_ - self.pooled_sd_ * shift * slope - slope * self.grand_mean_
+        return slope, np.where(varying, aligned_zero, self.grand_mean_ - complete.mean(axis=0))
+
+    def _step(self, mean: np.ndarray, variance: np.ndarray, n: int, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior mean of the shift given the scale, then of the scale given that shift."""
+        weight = self.prior_variance_ * n
+        shift = (weight * mean + scale * self.prior_mean_) / (weight + scale)
+        squares = (n - 1) * variance + n * (mean - shift) ** 2
+        return shift, (squares / 2 + self.prior_rate_) / (n / 2 + self.prior_shape_ - 1)
+
+    def _site_rows(self, codes: np.ndarray) -> np.ndarray:
+        """Row of `slopes_` for every sample."""
+        known = {code: row for row, code in enumerate(self.sites_.tolist())}
+        stand_in = known.get(self.reference, -1) if self.unseen_site == "reference" and self.reference is not None else -1
+        rows = np.array([known.get(code, stand_in) for code in codes.tolist()], dtype=int)
+        if (rows < 0).any():
+            code = codes[rows < 0][0]
+            raise InputError(self.refusal(None if np.isnan(code) else self._name(code)))
+        return rows
+
+    def refusal(self, site: str | None) -> str:
+        """Why a sample of a site that was not seen in training is refused, and the way out.
+
+        Parameters
+        ----------
+        site : str or None
+            The site's name; None where the sample has none.
+        """
+        seen = ", ".join(self._name(one) for one in self.sites_)
+        who = "A sample without a site" if site is None else f"Site {site!r}"
+        adapt = f"Adapt the model to at least {self.minimum_cases} unlabelled samples of it, or set"
+        way_out = adapt if self.unseen_site == "adapt" else "Set"
+        return (
+            f"{who} was not seen in training (seen: {seen}). {way_out} unseen_site: reference to score it against the "
+            "reference site."
+        )
+
+
+class RegressionHarmoniser(Settings):
+    """Regression of every feature on the acquisition protocol (``cohort.acquisition``).
+
+    Parameters
+    ----------
+    false_discovery : float
+        Rate at which a feature counts as explained by the protocol, and is replaced by its residuals.
+    missing : {"refuse", "median"}
+        What becomes of a sample without a parameter of the protocol.
+    """
+
+    kind: Literal["regression"] = "regression"
+    false_discovery: float = Field(default=0.05, gt=0, lt=1)
+    missing: Literal["refuse", "median"] = "refuse"
+
+    def inputs(self, protocol: pd.DataFrame, site: pd.Series | None) -> tuple[Feature, ...]:
+        """What it takes beside the features, with the words that training samples have.
+
+        Raises
+        ------
+        InputError
+            The study names no acquisition parameter.
+        """
+        if protocol.shape[1] == 0:
+            raise InputError(
+                "recipe.harmonise.kind: regression needs the acquisition protocol; name its columns under cohort.acquisition."
+            )
+        missing: Literal["impute", "refuse"] = "impute" if self.missing == "median" else "refuse"
+        return tuple(
+            Feature(name=str(name), family="acquisition", levels=_levels(protocol[name]), missing=missing)
+            for name in protocol.columns
+        )
+
+    def estimator(self, n_features: int, inputs: Sequence[Feature]) -> AcquisitionRegression:
+        """The transformer of a matrix of `n_features` features and then the inputs."""
+        positions = range(n_features, n_features + len(inputs))
+        coded = tuple(position for position, feature in zip(positions, inputs, strict=True) if feature.levels)
+        names = tuple(feature.name for feature in inputs)
+        return AcquisitionRegression(tuple(positions), coded, self.false_discovery, self.missing, names)
+
+
+class CombatHarmoniser(Settings):
+    """ComBat for the sites of ``cohort.site``.
+
+    Parameters
+    ----------
+    unseen_site : {"refuse", "reference", "adapt"}
+        What becomes of a sample from a site that is not among those of training.
+    reference : str, optional
+        Site to whose scale the others are brought.
+    minimum_cases : int
+        Unlabelled samples that adapting to a new site needs.
+    """
+
+    kind: Literal["combat"] = "combat"
+    unseen_site: Literal["refuse", "reference", "adapt"] = "refuse"
+    reference: str | None = None
+    minimum_cases: int = Field(default=20, ge=2)
+
+    @model_validator(mode="after")
+    def _a_reference_is_named(self) -> Self:
+        if self.unseen_site == "reference" and self.reference is None:
+            raise ValueError("unseen_site: reference needs reference, the site that an unseen one is taken for")
+        return self
+
+    def inputs(self, protocol: pd.DataFrame, site: pd.Series | None) -> tuple[Feature, ...]:
+        """What it takes beside the features, with the sites that training samples have.
+
+        Raises
+        ------
+        InputError
+            The study names no site, or the reference is not one.
+        """
+        if site is None:
+            raise InputError("recipe.harmonise.kind: combat needs the sites; name their column under cohort.site.")
+        levels = tuple(sorted(set(site.astype(str))))
+        if self.reference is not None and self.reference not in levels:
+            raise InputError(
+                f"Site {self.reference!r} (recipe.harmonise.reference) is not among the training samples' ({', '.join(levels)}); "
+                "name one of these."
+            )
+        unseen = self.reference if self.unseen_site == "reference" else None
+        return (Feature(name=str(site.name), family="acquisition", levels=levels, unseen=unseen, missing="refuse"),)
+
+    def estimator(self, n_features: int, inputs: Sequence[Feature]) -> SiteAlignment:
+        """The transformer of a matrix of `n_features` features and then the site."""
+        levels = inputs[0].levels
+        reference = None if self.reference is None else levels.index(self.reference)
+        return SiteAlignment(n_features, self.unseen_site, reference, self.minimum_cases, levels)
+
+
+Harmoniser = Annotated[RegressionHarmoniser | CombatHarmoniser, Field(discriminator="kind")]
+
+
+def _levels(values: pd.Series) -> tuple[str, ...]:
+    return () if pd.api.types.is_numeric_dtype(values) else tuple(sorted(set(values.dropna().astype(str))))
+
+
+def _middle(values: np.ndarray, coded: bool) -> float:
+    """Median of quantities, the most frequent of codes (of several the smallest)."""
+    if not coded:
+        return float(np.median(values))
+    codes, counts = np.unique(values, return_counts=True)
+    return float(codes[np.argmax(counts)])
+
+
+def _regressions(design: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P value and coefficients per feature, each over the samples that have it."""
+    p_values = np.ones(features.shape[1])
+    coefficients = np.zeros((1 + design.shape[1], features.shape[1]))
+    patterns, of_feature = np.unique(~np.isnan(features), axis=1, return_inverse=True)
+    for number, rows in enumerate(patterns.T):
+        own = np.flatnonzero(of_feature.ravel() == number)
+        p_values[own], coefficients[:, own] = _regression(design[rows], features[np.ix_(rows, own)])
+    return p_values, coefficients
+
+
+def _regression(design: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Least squares with an intercept for complete samples; degrees of freedom by the rank of the design."""
+    p_values, coefficients = np.ones(features.shape[1]), np.zeros((1 + design.shape[1], features.shape[1]))
+    varying = np.flatnonzero((design != design[:1]).any(axis=0)) if len(design) else np.empty(0, dtype=int)
+    if not len(varying):
+        return p_values, coefficients
+    centre, mean = design[:, varying].mean(axis=0), features.mean(axis=0)
+    length = np.linalg.norm(design[:, varying] - centre, axis=0)
+    left, sizes, right = np.linalg.svd((design[:, varying] - centre) / length, full_matrices=False)
+    rank = int((sizes > COLLINEAR * sizes[0]).sum())
+    left, sizes, right = left[:, :rank], sizes[:rank], right[:rank]
+    explained = left.T @ (features - mean)
+    slopes = (right.T @ (explained / sizes[:, None])) / length[:, None]
+    coefficients[1 + varying] = slopes
+    coefficients[0] = mean - centre @ slopes
+    freedom = len(features) - 1 - rank
+    testable = (features != features[:1]).any(axis=0) & (freedom > 0)
+    unexplained = (((features - mean) - left @ explained) ** 2).sum(axis=0)[testable]
+    with np.errstate(divide="ignore"):  # a feature that the protocol explains wholly has p = 0
+        f_values = ((explained**2).sum(axis=0)[testable] / rank) / (unexplained / max(freedom, 1))
+    p_values[testable] = fdtrc(rank, max(freedom, 1), f_values)
+    return p_values, coefficients
+
+
+def _mean_and_scale(left: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (ddof 1) of what is left, over the samples that have a feature."""
+    mean, scale = _moments(left)
+    constant = ~(np.fmax.reduce(features) > np.fmin.reduce(features))
+    nothing_left = scale <= NOTHING_LEFT * _moments(features)[1]
+    return mean, np.where(constant, 1.0, np.where(nothing_left, np.inf, scale))
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (ddof 1) per column without its missing values; 0 where there are too few."""
+    count = (~np.isnan(values)).sum(axis=0)
+    mean = np.nansum(values, axis=0) / np.maximum(count, 1)
+    return mean, np.sqrt(np.nansum((values - mean) ** 2, axis=0) / np.maximum(count - 1, 1))
+
+
+def _filled_with_means(features: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Features with their mean for missing values; that of `otherwise` where all are missing, 0 where it has none either."""
+    fallback = _means(otherwise, np.zeros(features.shape[1]))
+    return np.where(np.isnan(features), _means(features, fallback), features)
+
+
+def _means(features: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    count = (~np.isnan(features)).sum(axis=0)
+    return np.where(count > 0, np.nansum(features, axis=0) / np.maximum(count, 1), otherwise)
+
+
+def _over(values: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Values over their spread; as they are where there is none."""
+    return values / np.where(spread > 0, spread, 1.0)
+
+
+def _where_combat_sends_0_and_1(z: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images of the values 0 and 1 under combatlearn's map, each of shape (n_sites, n_features)."""
+    from combatlearn import ComBat
+
+    sites = np.unique(codes)
+    rows, zeros, ones = (
+        [f"{kind}{number}" for number in range(n)] for kind, n in zip("xab", (len(z), *[len(sites)] * 2), strict=True)
+    )
+    batch = pd.Series(np.concatenate([codes, sites, sites]).astype(int), index=rows + zeros + ones)
+    combat = ComBat(batch, method="johnson", eps=JITTER)
+    with warnings.catch_warnings():
+        # One feature alone has nothing to be shrunk towards; sites of very different size are the analyst's to know of before.
+        warnings.filterwarnings("ignore", "(Only one feature|Batch sizes are highly imbalanced)")
+        combat.fit(pd.DataFrame(z, index=rows))
+    width = z.shape[1]
+    low = combat.transform(pd.DataFrame(np.zeros((len(sites), width)), index=zeros)).to_numpy()
+    high = combat.transform(pd.DataFrame(np.ones((len(sites), width)), index=ones)).to_numpy()
+    return low, high

@@ -1,0 +1,150 @@
+"""Extraction as a command and as the first stage of a study: progress while it runs, a summary when it has."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from features.errors import InputError
+from features.imaging.source import ImageSource
+from training.console import say, stderr_console
+
+if TYPE_CHECKING:
+    from features.imaging.extraction import Done, Extracted
+    from features.imaging.manifest import Manifest
+    from features.imaging.settings import Extraction
+    from training.config import Study
+
+SHOWN_FAILURES = 20
+SECONDS_BETWEEN_LINES = 10.0
+NEEDED = {"SimpleITK": "simpleitk", "radiomics": "pyradiomics-bhklab", "distributed": "dask[distributed]", "pydicom": "pydicom"}
+
+
+def ensure_extracted(study: Study, workers: int | None = None) -> None:
+    """Extract a study's features, if images are its source; what was measured before is not measured again."""
+    source = study.cohort.source
+    if isinstance(source, ImageSource):
+        extract_images(source, study.folder, workers or study.compute.workers, study.compute.scheduler, stderr_console())
+
+
+def extract_images(source: ImageSource, folder: Path, workers: int, scheduler: str | None, console: Console) -> dict[str, Any]:
+    """Measure, write, and say what was found; returns what ``hypoxia extract --json`` prints.
+
+    Raises
+    ------
+    InputError
+        The manifest or the profile cannot be used, or another extraction is writing to the same folder.
+    """
+    _refuse_if_not_installed()
+    from features.imaging.extraction import extract
+    from features.imaging.manifest import load_manifest
+    from features.imaging.profiles import preflight
+    from features.imaging.tables import write_tables
+
+    manifest, extraction = load_manifest(folder / source.manifest), source.extraction(folder)
+    preflight(extraction.profile)
+    output = folder / source.output
+    with _alone(output), ExtractionProgress(console) as progress:
+        extracted = extract(manifest, extraction, output / "measured", workers=workers, scheduler=scheduler, on_done=progress)
+        tables = write_tables(extracted, manifest, extraction, output)
+    _print_summary(console, extracted, extraction, tables, output)
+    return _summary(extracted, manifest, extraction, tables)
+
+
+class ExtractionProgress:
+    """A bar with the time left on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._started, self._last, self._measured = console, time.monotonic(), time.monotonic(), 0
+        columns = (TextColumn("measuring"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}", markup=False))
+        self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> ExtractionProgress:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def __call__(self, done: Done) -> None:
+        """One more case is finished."""
+        self._measured += not done.kept
+        self._bar.update(
+            self._task, total=done.total, completed=done.finished, description=f"{done.finished} of {done.total} cases"
+        )
+        if done.measured.failure is not None and not done.kept:
+            self._console.print(f"  {done.case.name}: {done.measured.failure}", soft_wrap=True)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last > SECONDS_BETWEEN_LINES:
+            self._last = now
+            left = (now - self._started) / max(self._measured, 1) * (done.total - done.finished)
+            self._console.print(f"{now - self._started:6.0f} s  {done.finished} of {done.total} cases, about {left:.0f} s left")
+
+
+def _alone(output: Path) -> FileLock:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(output / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as cause:
+        raise InputError(f"Another extraction is writing to {output}; wait for it, or name another output.") from cause
+    except OSError as cause:
+        raise InputError(f"{output} cannot be written to ({cause.strerror}); name another output.") from cause
+    lock.release()
+    return lock
+
+
+def _refuse_if_not_installed() -> None:
+    absent = [package for module, package in NEEDED.items() if find_spec(module) is None]
+    if absent:
+        raise InputError(f"{absent[0]} is not installed, and images need it; pip install 'hypoxia-biomarkers[radiomics]'.")
+
+
+def _print_summary(
+    console: Console, extracted: Extracted, extraction: Extraction, tables: tuple[Path, ...], output: Path
+) -> None:
+    measured = [(case, one) for case, one in extracted.results if one.failure is None]
+    words = f"{len(measured)} of {len(measured) + len(extracted.failures)} cases have values, after {extracted.seconds:.0f} s"
+    if extracted.recalled:
+        words += f" ({extracted.recalled} of {len(extracted.results)} were known from before)"
+    say(console, extraction.profile.name, f"{words}; settings {extraction.hash[:12]}")
+    if extracted.failures:
+        table = Table(title=f"{len(extracted.failures)} without values (all in {output / 'failures.csv'})", title_justify="left")
+        for heading in ("sample", "sequence", "reason"):
+            table.add_column(heading, overflow="fold")
+        for one in extracted.failures[:SHOWN_FAILURES]:
+            table.add_row(one.sample, one.sequence, one.reason)
+        console.print(table)
+    undefined = Counter(name for _, one in measured for name, value in one.values.items() if value != value)
+    if undefined:
+        most = ", ".join(f"{name} ({count})" for name, count in undefined.most_common(3))
+        say(console, "Warning", f"{len(undefined)} features are undefined for some cases: {most}", "yellow")
+    say(console, "Features", ", ".join(map(str, tables)))
+    say(console, "Look at every mask before you train", str(output / "pictures"))
+
+
+def _summary(extracted: Extracted, manifest: Manifest, extraction: Extraction, tables: tuple[Path, ...]) -> dict[str, Any]:
+    return {
+        "profile": extraction.profile.name,
+        "settings_hash": extraction.hash,
+        "samples": len(manifest.samples),
+        "cases": len(extracted.results),
+        "measured_before": extracted.recalled,
+        "failures": [
+            {"sample": one.sample, "sequence": one.sequence, "file": one.file, "reason": one.reason} for one in extracted.failures
+        ],
+        "tables": [str(path) for path in tables],
+        "seconds": round(extracted.seconds, 2),
+    }
