@@ -22,7 +22,7 @@ def test_every_format_gives_the_same_voxels_and_geometry(tmp_path: Path, suffix:
     image = read_volume(made.written(tmp_path / f"a{suffix}", made.ramp())).image
     assert image.GetPixelID() == sitk.sitkFloat64
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), made.ramp())
-    np.testing.assert_allclose(image.GetSpacing(), made.SPACING, rtol=1e-6)
+    assert image.GetSpacing() == made.SPACING  # without the noise of single precision
     np.testing.assert_allclose(image.GetOrigin(), made.ORIGIN, rtol=1e-6)
     np.testing.assert_allclose(image.GetDirection(), made.direction().ravel(), atol=1e-6)
 
