@@ -14,10 +14,11 @@ from pydantic import Field, model_validator
 
 from features.errors import InputError
 from features.extracted import BARRED, ExtractionRecord, joint_hash
+from features.imaging.source import ImageSource
 from features.settings import Settings
 from features.signatures import find_signature, median_vote_score
-from features.imaging.source import ImageSource
 from features.sources import Paths, Source, TableSource
+from features.staining import StainingEndpoint
 from features.table import FeatureTable, did_you_mean
 
 # Trees compute in single precision, which ends at 3e38; squares must fit too.
@@ -49,6 +50,11 @@ class BinaryEndpoint(Settings):
     kind: Literal["binary"] = "binary"
     column: str
     positive: bool | int | float | str = 1
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the label is made from, as far as the settings name them."""
+        return (self.column,)
 
     def label(self, frame: pd.DataFrame) -> Labelling:
         """1 where the column has the positive value, 0 where it has the other, NaN where it has none."""
@@ -84,6 +90,11 @@ class SignatureEndpoint(Settings):
     kind: Literal["signature"] = "signature"
     signature: str
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None by name: the genes are found in the table."""
+        return ()
+
     def label(self, frame: pd.DataFrame) -> Labelling:
         """1 where the signature's score is at or above the cohort's median, NaN where there is no score."""
         signature = find_signature(self.signature)
@@ -99,7 +110,7 @@ class SignatureEndpoint(Settings):
         return Labelling(labels, signature.columns(frame.columns), few)
 
 
-Endpoint = Annotated[BinaryEndpoint | SignatureEndpoint, Field(discriminator="kind")]
+Endpoint = Annotated[BinaryEndpoint | SignatureEndpoint | StainingEndpoint, Field(discriminator="kind")]
 
 
 class CohortSettings(Settings):
@@ -140,17 +151,16 @@ class CohortSettings(Settings):
 
     @model_validator(mode="after")
     def _a_column_has_one_role(self) -> Self:
-        column = self.endpoint.column if isinstance(self.endpoint, BinaryEndpoint) else None
-        if column is not None and column == self.patient:
-            raise ValueError(f"column {column!r} is named as endpoint and as patient; name one column for each")
-        named = [("endpoint", column), ("patient", self.patient), ("site", self.site)]
+        named = [("endpoint", name) for name in self.endpoint.columns]
+        named += [(key, name) for key in ("patient", "site") if (name := getattr(self, key))]
         named += [("acquisition", name) for name in self.acquisition]
-        for key, name in named:
+        roles: dict[str, str] = {}
+        for role, name in named:
+            if name in roles:
+                raise ValueError(f"column {name!r} is named as {roles[name]} and as {role}; name one column for each")
             if name in self.drop:
-                raise ValueError(f"column {name!r} is named under {key} and under drop; take it out of drop")
-        twice = {column, self.site} & set(self.acquisition) - {None} or {column} & {self.site} - {None}
-        if twice:
-            raise ValueError(f"column {twice.pop()!r} is named for two things; name one column for each")
+                raise ValueError(f"column {name!r} is named under {role} and under drop; take it out of drop")
+            roles[name] = role
         return self
 
 

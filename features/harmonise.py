@@ -206,6 +206,11 @@ class AcquisitionRegression(_Harmonising):
         copy.protocol_minimum_, copy.protocol_maximum_ = self.protocol_minimum_, self.protocol_maximum_
         return copy
 
+    @property
+    def words(self) -> str:
+        """What it does, as a clause for a report."""
+        return f"regression on {len(self.protocol)} acquisition parameters ({self.gated_.sum()} of {len(self.gated_)} features)"
+
     def _acquisition_positions(self) -> tuple[int, ...]:
         return tuple(self.protocol)
 
@@ -426,6 +431,12 @@ class SiteAlignment(_Harmonising):
             setattr(copy, per_feature, getattr(self, per_feature)[kept])
         return copy
 
+    @property
+    def words(self) -> str:
+        """What it does, as a clause for a report."""
+        to = "" if self.reference is None else f" to site {self._name(self.reference)}"
+        return f"ComBat over {len(self.sites_)} sites{to}"
+
     def _acquisition_positions(self) -> tuple[int, ...]:
         return () if self.site is None else (self.site,)
 
@@ -545,7 +556,8 @@ class RegressionHarmoniser(Settings):
     false_discovery : float
         Rate at which a feature counts as explained by the protocol, and is replaced by its residuals.
     missing : {"refuse", "median"}
-        What becomes of a sample without a parameter of the protocol.
+        What becomes of a sample without a parameter of the protocol, or with a word that no training sample has: refused, or
+        given the training median (of words: the most frequent).
     """
 
     kind: Literal["regression"] = "regression"
@@ -564,11 +576,15 @@ class RegressionHarmoniser(Settings):
             raise InputError(
                 "recipe.harmonise.kind: regression needs the acquisition protocol; name its columns under cohort.acquisition."
             )
-        missing: Literal["impute", "refuse"] = "impute" if self.missing == "median" else "refuse"
-        return tuple(
-            Feature(name=str(name), family="acquisition", levels=_levels(protocol[name]), missing=missing)
-            for name in protocol.columns
-        )
+        return tuple(self._input(protocol[name]) for name in protocol.columns)
+
+    def _input(self, values: pd.Series) -> Feature:
+        words = _levels(values)
+        described = Feature(name=str(values.name), family="acquisition", levels=words, missing="refuse")
+        if self.missing == "refuse":
+            return described
+        commonest = max(words, key=lambda word: (values.astype(str) == word).sum(), default=None)
+        return described.model_copy(update={"missing": "impute", "unseen": commonest})
 
     def estimator(self, n_features: int, inputs: Sequence[Feature]) -> AcquisitionRegression:
         """The transformer of a matrix of `n_features` features and then the inputs."""

@@ -23,24 +23,35 @@ def check(study: Path, as_json: bool) -> None:
     """Read STUDY and its data, and report what is there and what looks wrong. Trains nothing, writes nothing.
 
     Reported: samples, events, patients, missing values, constant and duplicate columns, columns that look like an
-    identifier or like the outcome (AUC above 0.99), and rows that are copies of another patient's.
+    identifier or like the outcome (AUC above 0.99), and rows that are copies of another patient's. Where the study names site
+    or acquisition: whether they can be predicted from the features, and the outcome from them alone.
     """
     from features.audit import audit, few_held_out
     from training.config import load_study
+    from training.confounding import confounding
     from training.console import say, stderr_console
     from training.extracting import ensure_extracted
     from training.run import draw_held_out, load_cohorts
-    from training.terminal import print_audit
+    from training.terminal import print_audit, print_confounding
 
     loaded = load_study(study)
     ensure_extracted(loaded)
     cohorts = load_cohorts(loaded)
     found = {name: audit(cohort) for name, cohort in cohorts.items()}
+    acquired = {name: confounding(cohort, loaded.rng("confounding")) for name, cohort in cohorts.items()}
     console = stderr_console()
     for name, one in found.items():
         print_audit(console, name or loaded.name, one)
+        print_confounding(console, acquired[name])
     if as_json:
-        described = {name: {**one.model_dump(mode="json"), "warnings": list(one.warnings)} for name, one in found.items()}
+        described = {
+            name: {
+                **one.model_dump(mode="json"),
+                "warnings": [*one.warnings, *acquired[name].warnings],
+                "confounding": acquired[name].model_dump(mode="json"),
+            }
+            for name, one in found.items()
+        }
         body = {"sequences": described} if loaded.cohort.sequences else described[""]
         _print_json({"study": loaded.name, "fingerprint": loaded.fingerprint, **body})
     held_out = draw_held_out(loaded, cohorts)

@@ -82,7 +82,10 @@ def compare(
         raise InputError(f"There is no store of models at {address}; train a model first, or name it with --tracking-uri.")
     judged = load_models(open_store(address), models)
     usual = [name for model in judged for name in model.sample_columns]
-    labelled = table and read_labelled(table, label=str(label), event=event or "1", patient=patient, sample=sample, usual=usual)
+    words = [feature.name for model in judged for feature in model.schema.with_levels]
+    labelled = table and read_labelled(
+        table, label=str(label), event=event or "1", patient=patient, sample=sample, usual=usual, words=words
+    )
     found = compare_models(judged, Resampling(bootstrap, level, seed), labelled, learnt or "refuse")  # type: ignore[arg-type]
     if html:
         write_whole(html, as_html(found))

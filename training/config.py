@@ -114,8 +114,14 @@ def load_study(path: Path) -> Study:
         study = Study.model_validate(content)
     except ValidationError as cause:
         raise InputError(f"{path}: {_first_fault(cause, content)}") from cause
-    study._folder = path.resolve().parent
-    return study
+    located = study if study.recipe.robust is None else _with_tables_in(study, path.resolve().parent)
+    located._folder = path.resolve().parent
+    return located
+
+
+def _with_tables_in(study: Study, folder: Path) -> Study:
+    robust = study.recipe.robust and study.recipe.robust.located(folder)
+    return study.model_copy(update={"recipe": study.recipe.model_copy(update={"robust": robust})})
 
 
 def read_mapping(path: Path, kind: str, example: str, keys: str) -> Mapping[str, Any]:
@@ -214,7 +220,7 @@ def _alternatives_at(location: Sequence[int | str]) -> list[dict[str, Any]]:
     for part in location:
         below = [one["items"] if isinstance(part, int) else one["properties"][part] for one in found if _has(one, part)]
         of_kind = [one for one in found if one.get("properties", {}).get("kind", {}).get("const") == part]
-        found = [leaf for one in below for leaf in _leaves(one, schema["$defs"])] or of_kind or found
+        found = of_kind or [leaf for one in below for leaf in _leaves(one, schema["$defs"])] or found
     return found
 
 

@@ -73,13 +73,13 @@ class Confounding(Settings):
         found = []
         if _beyond_chance(self.site_from_features):
             found.append(
-                f"The site can be predicted from the features {_in_brackets(self.site_from_features)}: a model may learn where "
-                "a patient was scanned. Set recipe.harmonise, and judge the model on a site that it has not seen."
+                f"The site can be predicted from the features {_in_brackets(self.site_from_features)}: without "
+                "recipe.harmonise a model may learn where a patient was scanned. Judge it on a site that it has not seen."
             )
         told = [name for name, estimate in self.protocol_from_features.items() if _beyond_chance(estimate)]
         if told:
             each = ", ".join(f"{name} {_in_brackets(self.protocol_from_features[name])}" for name in told)
-            found.append(f"The acquisition can be predicted from the features: {each}. Set recipe.harmonise.")
+            found.append(f"The acquisition can be predicted from the features: {each}; recipe.harmonise takes it out.")
         for what, estimate in (("protocol", self.outcome_from_protocol), ("site", self.outcome_from_site)):
             if _beyond_chance(estimate):
                 found.append(

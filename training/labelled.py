@@ -58,6 +58,7 @@ def read_labelled(
     patient: str | None = None,
     sample: str | None = None,
     usual: Iterable[str] = (),
+    words: Iterable[str] = (),
 ) -> LabelledTable:
     """Read a table of features with an outcome.
 
@@ -74,6 +75,8 @@ def read_labelled(
         measurements; else rows are numbered.
     usual : iterable of str
         Columns that name the rows in the tables that the models were made of.
+    words : iterable of str
+        Columns that are read as they are written.
 
     Raises
     ------
@@ -86,7 +89,9 @@ def read_labelled(
         if name is not None and name not in header:
             raise InputError(f"Column {name!r} ({option}) is not in {path.name}{did_you_mean(name, header)}.")
     candidates = [name for name in (*usual, header[0]) if name in header and name != label]
-    frame = read_table(path, text_columns=tuple({name for name in (sample, patient, *candidates) if name not in (None, label)}))
+    frame = read_table(
+        path, text_columns=tuple({name for name in (sample, patient, *candidates, *words) if name not in (None, label)})
+    )
     frame.index = _names(frame, sample, candidates, path)
     try:
         labels = BinaryEndpoint(column=label, positive=event).label(frame).labels
@@ -134,11 +139,7 @@ def rows_for(bundle: ModelBundle, table: LabelledTable) -> pd.DataFrame:
     present = set(table.frame.columns)
     other_names = {other: name for other, name in bundle.contract.aliases.items() if other in present and name not in present}
     rows = table.frame.rename(columns=other_names)
-    if bundle.contract.missing == "refuse":
-        return bundle.schema.conform(rows)
-    missing = rows.reindex(columns=list(bundle.schema.names)).isna()
-    gaps = dict.fromkeys((name for name in bundle.schema.names if name in rows.columns), 0.0)
-    return bundle.schema.conform(rows.fillna(gaps)).mask(missing)
+    return bundle.schema.conform(rows, impute=bundle.contract.missing == "impute")
 
 
 def _names(frame: pd.DataFrame, sample: str | None, candidates: list[str], path: Path) -> pd.Index:

@@ -87,6 +87,12 @@ class FittedRecipe:
     selection: SelectionResult
     search: SearchResult
 
+    @property
+    def harmonised(self) -> str | None:
+        """How the features were harmonised, as a clause for a report; None where they were not."""
+        first = self.pipeline.steps[0][1]
+        return first.words if isinstance(first, AcquisitionRegression | SiteAlignment) else None
+
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
         """Probability of the event, shape (n_samples,).
 

@@ -15,7 +15,7 @@ from training.evaluation import Evaluation, FoldMemory, validate, validate_inter
 from training.explanation import Explanation, explain
 from training.partition import Split, hold_out_patients, refuse_too_few_patients
 from training.progress import Progress, Silence
-from training.recipe import FittedRecipe, fit_recipe
+from training.recipe import FittedRecipe, fit_recipe, refuse_what_cannot_be_harmonised
 from training.workers import Workers
 
 
@@ -103,7 +103,7 @@ def draw_held_out(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
     Raises
     ------
     InputError
-        Some cohort is too small for the study.
+        Some cohort is too small for the study, or lacks what its harmoniser needs.
     """
     labels = pd.concat([cohort.patient_labels for cohort in cohorts.values()])
     per_patient = labels.groupby(level=0, sort=False).max()
@@ -112,6 +112,7 @@ def draw_held_out(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
     for name, cohort in cohorts.items():
         try:
             refuse_too_few_patients(cohort, held_out, internal.folds if internal else None, study.recipe.search.folds)
+            refuse_what_cannot_be_harmonised(study.recipe, cohort)
         except InputError as error:
             raise InputError(f"Sequence {name!r}: {error}" if name else str(error)) from error
     return held_out

@@ -18,6 +18,7 @@ from training.report import estimate_rows, warnings_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from training.confounding import Confounding
     from training.run import StudyResult
     from training.tracking import Recorded
 
@@ -152,6 +153,21 @@ def print_audit(console: Console, name: str, found: Audit) -> None:
     )
     _print_names(console, "constant columns", found.constant_columns)
     _print_names(console, "duplicate columns", tuple(f"{one} = {other}" for one, other in found.duplicate_columns.items()))
+    for warning in found.warnings:
+        say(console, "Warning", warning, "yellow")
+
+
+def print_confounding(console: Console, found: Confounding) -> None:
+    """What the acquisition tells of the features and of the outcome, in areas under the ROC curve; 0.5 is chance."""
+    told = {
+        "site from the features": found.site_from_features,
+        **{f"{name} from the features": estimate for name, estimate in found.protocol_from_features.items()},
+        "outcome from the protocol alone": found.outcome_from_protocol,
+        "outcome from the site alone": found.outcome_from_site,
+    }
+    for what, estimate in told.items():
+        if estimate is not None:
+            say(console, f"  {what}", f"AUC {estimate}", "")
     for warning in found.warnings:
         say(console, "Warning", warning, "yellow")
 

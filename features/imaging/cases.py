@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
 
 from features.imaging.acquisition import Acquisition
 from features.imaging.errors import ImageError
 from features.imaging.images import Volume, read_volume, resample
 from features.imaging.masks import check_finite, read_mask
 from features.imaging.overlay import overlay
+from features.imaging.perturb import PerturbationSettings, perturbed_masks
 from features.imaging.profiles import Profile
 from features.imaging.radiomics import CaseImage, measure
 from features.imaging.settings import MaskSettings
@@ -50,6 +55,44 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Redrawing:
+    """One of several ways to draw all masks of a manifest a little differently.
+
+    Attributes
+    ----------
+    settings : PerturbationSettings
+        How far; how many ways there are is of no account here.
+    seed : int
+    number : int
+        Which of the ways, from 1.
+    """
+
+    settings: PerturbationSettings
+    seed: int
+    number: int
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All that decides how it draws a mask."""
+        return {**self.settings.model_dump(exclude={"count"}), "seed": self.seed, "number": self.number}
+
+    def redrawn(self, mask: sitk.Image, sample: str, sequence: str) -> sitk.Image:
+        """The mask of a sequence of a sample, drawn in this way; which others are drawn, and where, does not matter.
+
+        Examples
+        --------
+        >>> mask = sitk.GetImageFromArray(np.pad(np.ones((4, 6, 6), dtype=np.uint8), 4))
+        >>> way = Redrawing(PerturbationSettings(volume=0.0), seed=0, number=1)
+        >>> int(sitk.GetArrayFromImage(way.redrawn(mask, "p01", "T2")).sum())
+        144
+        """
+        words = repr((self.seed, self.number, sample, sequence)).encode()
+        rng = np.random.default_rng(int.from_bytes(hashlib.sha256(words).digest(), "big"))
+        [(_, drawn)] = perturbed_masks(mask, self.settings.model_copy(update={"count": 1}), rng)
+        return drawn
+
+
+@dataclass(frozen=True)
 class Case:
     """What is measured together.
 
@@ -60,17 +103,25 @@ class Case:
         Sequences that are measured.
     parts : tuple of Part
         Their images, and those of the references that they need.
+    redrawing : Redrawing or None
+        How its masks are drawn differently; None: measured as they are.
     """
 
     sample: str
     patient: str
     wanted: tuple[str, ...]
     parts: tuple[Part, ...]
+    redrawing: Redrawing | None = None
 
     @property
     def name(self) -> str:
         """For files and for people."""
         return "_".join((self.sample, *self.wanted))
+
+    @property
+    def pictured(self) -> bool:
+        """Whether there is a picture of it: one of each image is enough to see how far masks are perturbed."""
+        return self.redrawing is None or self.redrawing.number == 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +167,7 @@ def measure_case(case: Case, profile: Profile, masks: MaskSettings, pictures: bo
         return Measured(failure=str(error), file=error.file, seconds={"read": perf_counter() - started})
     measured = perf_counter()
     masks_seen = [one.mask for one in images.values() if one.mask is not None]
-    picture = overlay({name: one.image for name, one in images.items()}, masks_seen[0]) if pictures else b""
+    picture = overlay({name: one.image for name, one in images.items()}, masks_seen[0]) if pictures and case.pictured else b""
     return Measured(
         values=values,
         acquisition={name: _protocol(volumes[name].acquisition) for name in case.wanted},
@@ -136,22 +187,24 @@ def _with_masks(case: Case, volumes: dict[str, Volume], profile: Profile, settin
     parts = {part.sequence: part for part in case.parts}
     with_mask = profile.sequences[:1] if profile.joint else case.wanted
     return {
-        name: _case_image(parts[name], parts, volumes, settings) if name in with_mask else _moving(parts[name], volumes[name])
+        name: _case_image(parts[name], case, volumes, settings) if name in with_mask else _moving(parts[name], volumes[name])
         for name in case.wanted
     }
 
 
-def _case_image(part: Part, parts: dict[str, Part], volumes: dict[str, Volume], settings: MaskSettings) -> CaseImage:
+def _case_image(part: Part, case: Case, volumes: dict[str, Volume], settings: MaskSettings) -> CaseImage:
     image = volumes[part.sequence].image
     if part.reference is not None:
         image = resample(image, volumes[part.reference].image)
-    drawn = part if part.mask or part.reference is None else parts[part.reference]
+    drawn = part if part.mask or part.reference is None else next(one for one in case.parts if one.sequence == part.reference)
     if drawn.mask is None:
         raise ImageError(
             f"{drawn.shown[0]} has no mask; name one in the manifest, or under reference the sequence whose mask is meant.",
             file=drawn.shown[0],
         )
     mask = read_mask(drawn.mask, drawn.label, image, settings, shown=drawn.shown[1], image_path=drawn.image)
+    if case.redrawing is not None:
+        mask = case.redrawing.redrawn(mask, case.sample, drawn.sequence)
     check_finite(image, mask, part.shown[0])
     return CaseImage(image, mask)
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.errors import InputError
 from features.imaging.archive import digest_of
-from features.imaging.cases import Case, Measured, Part, measure_case
+from features.imaging.cases import Case, Measured, Part, Redrawing, measure_case
 from features.imaging.errors import ImageError
 from features.imaging.manifest import Entry, Manifest
 from features.imaging.settings import Extraction
@@ -124,6 +124,10 @@ class Extracted:
         ]
         return (*self.plan.failures, *failed)
 
+    def of(self, redrawing: Redrawing) -> Extracted:
+        """What was found with the masks drawn in one way."""
+        return replace(self, results=tuple((case, one) for case, one in self.results if case.redrawing == redrawing))
+
 
 def plan_cases(manifest: Manifest, extraction: Extraction) -> Plan:
     """What a profile measures of a manifest.
@@ -191,6 +195,7 @@ def extract(
     *,
     workers: int = 2,
     scheduler: str | None = None,
+    redrawings: Sequence[Redrawing] = (),
     on_done: Callable[[Done], None] = lambda done: None,
 ) -> Extracted:
     """Measure what was not measured before.
@@ -203,6 +208,8 @@ def extract(
         Local processes; each has one case in memory at a time.
     scheduler : str, optional
         Address of a Dask scheduler whose workers see the same files; then `workers` has no meaning.
+    redrawings : sequence of Redrawing
+        Ways to draw the masks: every case is measured once with each. None: with the masks as they are.
     on_done : callable
         Called with every finished case.
 
@@ -212,6 +219,8 @@ def extract(
         Equal whatever the number of workers, and whether or not a run before was interrupted.
     """
     started, plan = monotonic(), plan_cases(manifest, extraction)
+    if redrawings:
+        plan = replace(plan, cases=tuple(replace(case, redrawing=one) for case in plan.cases for one in redrawings))
     keys, found = _keys(plan.cases, extraction, workers)
     kept = {case: recalled for case, key in keys.items() if (recalled := _recall(memory, key)) is not None}
     found |= kept
@@ -294,7 +303,8 @@ def _key(case: Case, digests: Mapping[Path, object], common: Sequence[str]) -> s
         (part.sequence, [digests[path] for path, _ in part.files], part.mask is None, str(part.label), part.reference)
         for part in case.parts
     ]
-    return hashlib.sha256(repr((common, case.wanted, parts)).encode()).hexdigest()
+    drawn = (case.sample, sorted(case.redrawing.described.items())) if case.redrawing else ()
+    return hashlib.sha256(repr((common, case.wanted, parts, *drawn)).encode()).hexdigest()
 
 
 def _digest(path: Path, shown: str) -> str | ImageError:

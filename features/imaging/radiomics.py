@@ -125,6 +125,7 @@ def _measured(
     extractor = _extractor(profile, resolution, sequence)
     if _needs_only_the_region(profile, resolution):
         image, mask = _cropped(image, mask)
+    image, mask = _at_the_origin(image), _at_the_origin(mask)
     where = f"{sequence} at {_shown(resolution)}"
     try:
         given = extractor.execute(image, mask)
@@ -224,6 +225,18 @@ def _on_one_grid(sequence: str, image: sitk.Image, mask: sitk.Image | None) -> t
     same = sitk.Cast(mask, sitk.sitkUInt8)
     same.CopyInformation(image)
     return image, same
+
+
+def _at_the_origin(image: sitk.Image) -> sitk.Image:
+    """The same voxels in no particular place: no feature depends on it, but its rounding does decide ties.
+
+    Where a resampled voxel lies midway between two of the mask, the last digit of the origin says which it takes, and that
+    digit differs between DICOM and NIfTI.
+    """
+    moved = sitk.Image(image)
+    moved.SetOrigin((0.0,) * image.GetDimension())
+    moved.SetDirection(np.eye(image.GetDimension()).ravel().tolist())
+    return moved
 
 
 def _needs_only_the_region(profile: Profile, resolution: Resolution) -> bool:

@@ -14,12 +14,13 @@ import pandas as pd
 
 from features.errors import InputError
 from features.extracted import ExtractionRecord, record_path
+from features.imaging.cases import Redrawing
 from features.imaging.extraction import COMPUTES, Extracted
 from features.imaging.manifest import Manifest
 from features.imaging.settings import Extraction
 from features.table import Feature
 
-FEATURES, ACQUISITION = "features", "acquisition"
+FEATURES, ACQUISITION, PERTURBED = "features", "acquisition", "perturbed"
 UNITS = {"ms": "ms", "deg": "degree", "t": "T", "mm": "mm", "mm3": "mm^3", "mm2": "s/mm^2"}  # by the end of a parameter's name
 
 
@@ -50,6 +51,42 @@ def write_tables(extracted: Extracted, manifest: Manifest, extraction: Extractio
     except OSError as cause:
         raise InputError(f"{output} cannot be written to ({cause.strerror}); name another folder.") from cause
     return tuple(output / f"{name}.csv" for name in frames)
+
+
+def write_redrawn(
+    extracted: Extracted, manifest: Manifest, extraction: Extraction, output: Path, redrawings: Sequence[Redrawing]
+) -> tuple[Path, ...]:
+    """Write what was found with each way to draw the masks, as one table of all sequences.
+
+    The records have the hash of the extraction, since all but the masks is the same, and say under ``perturbation`` how the
+    masks were drawn. Tables of more ways, from a run before, are removed: what lies there belongs together.
+
+    Returns
+    -------
+    tuple of Path
+        ``perturbed-1.parquet`` and so on.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written to.
+    """
+    columns = extraction.profile.features(extracted.plan.columns)
+    found = {f"{PERTURBED}-{way.number}": (way, extracted.of(way)) for way in redrawings}
+    failures = [_failures(one).assign(table=name) for name, (_, one) in found.items()]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for path in output.iterdir():
+            if re.fullmatch(rf"{PERTURBED}-\d+\.(csv|parquet|json)", path.name) and path.stem not in found:
+                path.unlink()
+        for name, (way, one) in found.items():
+            _write_table(output / name, *_table(one, columns), one, manifest, extraction, way)
+        _write(output / "failures.csv", lambda path: pd.concat(failures).to_csv(path, index=False))
+        _write(output / "timings.csv", lambda path: _timings(extracted).to_csv(path, index=False))
+        _write_pictures(extracted.of(redrawings[0]), output / "pictures")
+    except OSError as cause:
+        raise InputError(f"{output} cannot be written to ({cause.strerror}); name another folder.") from cause
+    return tuple(output / f"{name}.parquet" for name in found)
 
 
 def _feature_tables(extracted: Extracted, extraction: Extraction) -> dict[str, tuple[pd.DataFrame, tuple[Feature, ...]]]:
@@ -104,6 +141,7 @@ def _write_table(
     extracted: Extracted,
     manifest: Manifest,
     extraction: Extraction,
+    redrawing: Redrawing | None = None,
 ) -> None:
     """The record last: a table without one, or that does not fit it, was not finished."""
     parquet, text = stem.with_name(f"{stem.name}.parquet"), stem.with_name(f"{stem.name}.csv")
@@ -112,7 +150,7 @@ def _write_table(
     record = ExtractionRecord(
         profile=extraction.profile.name,
         settings_hash=extraction.hash,
-        settings=extraction.described,
+        settings=extraction.described | ({"perturbation": redrawing.described} if redrawing else {}),
         manifest_hash=manifest.hash,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         versions={name: version(name) for name in COMPUTES},

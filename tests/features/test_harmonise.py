@@ -352,6 +352,8 @@ def test_settings_say_which_columns_they_need() -> None:
     site = pd.Series(["B", "A", "B", "A"], index=index, name="hospital")
     echo, direction = RegressionHarmoniser(missing="median").inputs(protocol, None)
     assert (echo.levels, direction.levels, echo.missing, echo.family) == ((), ("COL", "ROW"), "impute", "acquisition")
+    assert (echo.unseen, direction.unseen) == (None, "ROW")  # the commonest
+    assert [one.unseen for one in RegressionHarmoniser().inputs(protocol, None)] == [None, None]
     estimator = RegressionHarmoniser(missing="median").estimator(10, (echo, direction))
     assert (estimator.protocol, estimator.categorical, estimator.names) == ((10, 11), (11,), ("TE", "direction"))
     (where,) = CombatHarmoniser(unseen_site="reference", reference="B").inputs(protocol, site)

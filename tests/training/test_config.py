@@ -176,6 +176,7 @@ OTHER_VALUES: dict[tuple[str, ...], Any] = {
     ("model",): "other",
     ("contract", "missing"): "impute",
     ("contract", "limit"): 0.95,
+    ("contract", "extraction"): "required",
     ("cohort", "source"): {"kind": "survset", "dataset": "gse1992"},
     ("cohort", "source", "path"): ["a.csv", "b.csv"],
     ("cohort", "source", "sample"): "Sample",
@@ -188,6 +189,8 @@ OTHER_VALUES: dict[tuple[str, ...], Any] = {
     ("cohort", "drop"): ["Site"],
     ("cohort", "sequences"): {"adc": "adc.csv"},
     ("partition", "held_out"): 0.3,
+    ("recipe", "harmonise"): {"kind": "combat"},
+    ("recipe", "robust"): {"tables": ["first.csv", "second.csv"]},
     ("recipe", "selection", "methods"): ["chi2", "correlation", "rfe", "lightgbm"],
     ("recipe", "selection", "top"): 99,
     ("recipe", "selection", "votes"): 3,
@@ -294,7 +297,7 @@ def test_a_missing_key_is_named(tmp_path: Path, text: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SHORTEST.replace("kind: table, ", ""), "key 'cohort.source.kind' is missing; it says which of table, survset is meant."),
+        (SHORTEST.replace("kind: table, ", ""), "key 'cohort.source.kind' is missing; it says which of table, images, survset is meant."),
         (SHORTEST.replace("kind: table", "kind: tabel"), "cohort.source is of unknown kind 'tabel' (did you mean 'table'?)"),
         (SHORTEST + "recipe: {search: {kind: topt}}", "recipe.search is of unknown kind 'topt' (did you mean 'tpot'?)"),
         (SHORTEST + "recipe: {search: {trials: 3}}", "key 'recipe.search.kind' is missing; it says which of tpot, optuna"),
@@ -367,7 +370,7 @@ def test_sequences_need_tables_of_names_that_a_model_may_have(tmp_path: Path) ->
     )
     of_survset = SHORTEST.replace("kind: table, path: t.csv, sample: ID", "kind: survset, dataset: gse1992")
     message = refusal(tmp_path, of_survset.replace("endpoint:", "sequences: {adc: t.csv}\n  endpoint:"))
-    assert message == "cohort: sequences need source.kind: table."
+    assert message == "cohort: sequences need source.kind: table or images."
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,15 @@ def test_the_shipped_model_asks_for_the_chosen_features_and_the_acquisition_only
     assert {feature.family for feature in fitted.schema.features[chosen:]} == {"acquisition"}
 
 
+def test_a_report_can_say_how_the_features_were_harmonised() -> None:
+    cohort = measured_cohort()
+    assert fitted_on(cohort).harmonised is None
+    regressed = fitted_on(cohort, harmonise=REGRESSION)
+    chosen = len(regressed.selection.selected)
+    assert regressed.harmonised == f"regression on 2 acquisition parameters ({chosen} of {chosen} features)"
+    assert fitted_on(cohort, harmonise={**COMBAT, "reference": "Oslo"}).harmonised == "ComBat over 3 sites to site Oslo"
+
+
 def test_the_shipped_model_scores_as_the_one_that_was_judged() -> None:
     """The harmoniser cut to the chosen features gives the probabilities that the whole of it gives."""
     cohort = measured_cohort()
@@ -211,6 +220,10 @@ def test_a_missing_parameter_is_refused_or_imputed_as_the_study_says() -> None:
     filled = new.inputs.copy()
     filled.loc[filled.index[0], ["TE", "direction"]] = [first.medians_[0], ("COL", "ROW")[int(first.medians_[1])]]
     np.testing.assert_allclose(lenient.predict(gap), lenient.predict(filled), rtol=1e-12)
+    filled.loc[filled.index[0], "direction"] = "OBLIQUE"
+    np.testing.assert_allclose(lenient.predict(gap), lenient.predict(filled), rtol=1e-12)
+    with pytest.raises(InputError, match=r"'direction' is 'OBLIQUE', which was not seen in training \(seen: COL, ROW\)"):
+        fitted_on(cohort, harmonise=REGRESSION).predict(filled)
 
 
 def test_internal_validation_harmonises_anew_and_noise_stays_noise() -> None:
