@@ -47,6 +47,8 @@ serve: setup
 benchmarks: setup
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/metrics.py
+	$(BIN)/python benchmarks/brix.py
+	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/serving/run.py
 
 # Names and versions only: which index they come from is the machine's business.

@@ -227,6 +227,15 @@ def record(store: Store, run_id: str, result: StudyResult, model: str, sequence:
     return Recorded(run_id, model, register(store, model, run_id, bundle.card))
 
 
+def copy_numbers(store: Store, source: str, target: str) -> None:
+    """Metrics and parameters of one run written into another, but for the time that it took."""
+    from mlflow.entities import Metric, Param
+
+    now, found = int(time.time() * 1000), store.client.get_run(source).data
+    metrics = [Metric(name, value, now, 0) for name, value in found.metrics.items() if name != "seconds"]
+    store.client.log_batch(target, metrics=metrics, params=[Param(name, value) for name, value in found.params.items()])
+
+
 def register(store: Store, model: str, run_id: str, card: ModelCard) -> str:
     """Make the run's bundle a new version of a registered model; returns the version."""
     from mlflow.exceptions import MlflowException

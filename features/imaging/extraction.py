@@ -46,6 +46,7 @@ _LOCAL: dict[str, Any] = {
     "silence_logs": "CRITICAL",
 }
 CONNECT_S = 20
+TABLES = ("features", "acquisition", "failures", "timings")
 DIES = "its process ended while it was measured (out of memory?); give it a machine with more memory or fewer workers"
 
 
@@ -142,6 +143,9 @@ def plan_cases(manifest: Manifest, extraction: Extraction) -> Plan:
         there = ", ".join(manifest.sequences)
         raise InputError(f"Sequence {unknown[0]!r} is not in the manifest (there: {there}); correct the sequences to measure.")
     wanted = extraction.sequences or manifest.sequences
+    taken = [name for name in wanted if name.lower() in TABLES]
+    if taken:
+        raise InputError(f"Sequence {taken[0]!r} has the name of a table that is written; call it otherwise in the manifest.")
     plan = _plan_joint(manifest, extraction, wanted) if extraction.profile.joint else _plan_each(manifest, wanted)
     if not plan.cases:
         raise InputError(f"No case of the manifest can be measured: {plan.failures[0].reason}")

@@ -19,6 +19,7 @@ from features.table import did_you_mean
 COLUMNS = ("sample", "patient", "sequence", "image", "mask", "label", "reference")
 REQUIRED = ("sample", "sequence", "image")
 IGNORED = "note"
+TIMES = "times_s"
 SEQUENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 UNFIT = re.compile(r"[/\\\x00-\x1f]|^\.+$")  # a sample's pictures are files of its name
 
@@ -37,6 +38,8 @@ class Entry(Settings):
         Of the region in the mask.
     reference : str or None
         Sequence of the same sample onto whose grid the image is brought; its mask is meant where none is named.
+    times_s : tuple of float
+        When the frames of a contrast series were taken, where the manifest says so.
     """
 
     sample: str
@@ -46,6 +49,7 @@ class Entry(Settings):
     mask: str | None = None
     label: int | str = 1
     reference: str | None = None
+    times_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ def load_manifest(path: Path) -> Manifest:
     ----------
     path : Path
         CSV (or TSV, or parted by semicolons) in UTF-8 with columns sample, sequence, image, and optionally patient (else the
-        sample), mask, label (else 1), reference and note. All cells are text: 007 stays 007.
+        sample), mask, label (else 1), reference, times_s (of the frames of a contrast series, in seconds, joined by ``;``) and
+        note. All cells are text: 007 stays 007.
 
     Raises
     ------
@@ -190,12 +195,12 @@ def _rows(text: str, name: str) -> list[tuple[int, dict[str, str]]]:
 
 
 def _check_header(header: Sequence[str], name: str) -> None:
-    known = (*COLUMNS, IGNORED)
+    known = (*COLUMNS, TIMES, IGNORED)
     for column in header:
         if column not in known:
             raise InputError(
-                f"{name} has a column {column!r}{did_you_mean(column, known)}; a manifest has {', '.join(COLUMNS)}, and "
-                f"{IGNORED!r} for whatever else is to be kept."
+                f"{name} has a column {column!r}{did_you_mean(column, known)}; a manifest has {', '.join(COLUMNS)}, {TIMES} for "
+                f"contrast series, and {IGNORED!r} for whatever else is to be kept."
             )
         if header.count(column) > 1:
             raise InputError(f"{name} has the column {column!r} twice; leave one out.")
@@ -226,7 +231,17 @@ def _entry(row: dict[str, str], where: str) -> Entry:
         mask=row.get("mask") or None,
         label=int(label) if label.isdecimal() else label,
         reference=row.get("reference") or None,
+        times_s=_times(row.get(TIMES, ""), where),
     )
+
+
+def _times(cell: str, where: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in cell.split(";")) if cell else ()
+    except ValueError as cause:
+        raise InputError(
+            f"{where} has {cell[:40]!r} as {TIMES}; write the times of the frames in seconds joined by ';' (0;30;60)."
+        ) from cause
 
 
 def check_entries(entries: Sequence[Entry], name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -13,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 PROFILE = "brix"
-TIMES = "times_s"
 CONTRAST_SEQUENCE = "DCE"
 INCHES, DPI, WINDOW = 3.0, 80, (1.0, 99.0)
 QUARTILES = {"q25": 25, "median": 50, "q75": 75}
@@ -66,14 +63,11 @@ class SeriesCase:
     images : tuple of Path
         One of all times, or one per time.
     mask : Path or None
-    times_s : tuple of float or None
-        As written in the manifest.
     """
 
     entry: Entry
     images: tuple[Path, ...]
     mask: Path | None
-    times_s: tuple[float, ...] | None = None
 
     @property
     def shown(self) -> str:
@@ -116,8 +110,7 @@ def load_series_manifest(path: Path, sequence: str | None = None) -> tuple[Manif
     Parameters
     ----------
     path : Path
-        A manifest, which here may have a column ``times_s``: times of the frames in seconds, joined by ``;``. Several volumes
-        in its column image are joined by ``;`` in order of time.
+        A manifest. Several volumes in its column image are joined by ``;`` in order of time.
     sequence : str, optional
         Whose rows are meant; else those called DCE, or the only ones.
 
@@ -126,7 +119,7 @@ def load_series_manifest(path: Path, sequence: str | None = None) -> tuple[Manif
     InputError
         The manifest cannot be read, or does not say which rows are the contrast series.
     """
-    manifest, times = _with_times(path)
+    manifest = load_manifest(path)
     wanted = sequence or (CONTRAST_SEQUENCE if CONTRAST_SEQUENCE in manifest.sequences else None)
     if wanted is None and len(manifest.sequences) == 1:
         wanted = manifest.sequences[0]
@@ -136,48 +129,16 @@ def load_series_manifest(path: Path, sequence: str | None = None) -> tuple[Manif
             f"{path.name} has no sequence {wanted or CONTRAST_SEQUENCE!r}{hint} but {', '.join(manifest.sequences)}; name the "
             "contrast series with --sequence."
         )
-    cases = [_case(manifest, entry, times.get(entry)) for entry in manifest.entries if entry.sequence == wanted]
+    cases = [_case(manifest, entry) for entry in manifest.entries if entry.sequence == wanted]
     return manifest, tuple(cases)
 
 
-def _with_times(path: Path) -> tuple[Manifest, dict[Entry, str]]:
-    """The manifest without its column of times, and the cells of that column."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return load_manifest(path), {}  # which says what is wrong
-    first = text.splitlines()[0] if text.strip() else ""
-    delimiter = max(",;\t", key=first.count)
-    rows = [row for row in csv.reader(io.StringIO(text), delimiter=delimiter) if any(cell.strip() for cell in row)]
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    if header.count(TIMES) != 1:
-        return load_manifest(path), {}
-    at = header.index(TIMES)
-    with TemporaryDirectory() as folder:
-        stripped = Path(folder) / path.name
-        with stripped.open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream, delimiter=delimiter).writerows([*row[:at], *row[at + 1 :]] for row in rows)
-        found = load_manifest(stripped)
-    cells = [row[at].strip() if len(row) > at else "" for row in rows[1:]]
-    return Manifest(found.entries, path.parent), dict(zip(found.entries, cells, strict=True))
-
-
-def _case(manifest: Manifest, entry: Entry, times: str | None) -> SeriesCase:
+def _case(manifest: Manifest, entry: Entry) -> SeriesCase:
     images = tuple(manifest.path(part.strip()) for part in entry.image.split(";") if part.strip())
     if not images:
         raise InputError(f"Sample {entry.sample!r} names no image; name a 4-D file, or all volumes joined by ';'.")
     mask = manifest.path(entry.mask) if entry.mask else None
-    return SeriesCase(entry, images, mask, _times(times, entry.sample) if times else None)
-
-
-def _times(cell: str, sample: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in cell.split(";"))
-    except ValueError as cause:
-        raise InputError(
-            f"Sample {sample!r} has {cell[:40]!r} in column {TIMES}; write the times of the frames in seconds joined by ';' "
-            "(0;30;60)."
-        ) from cause
+    return SeriesCase(entry, images, mask)
 
 
 def measure_series(case: SeriesCase, settings: PerfusionSettings, *, pictures: bool = True) -> PerfusionCase:
@@ -189,7 +150,7 @@ def measure_series(case: SeriesCase, settings: PerfusionSettings, *, pictures: b
         With the reason where something is missing; a case that cannot be used does not stop the others.
     """
     try:
-        series = read_series(case.images, times_s=case.times_s, shown=case.shown)
+        series = read_series(case.images, times_s=(case.entry.times_s or None), shown=case.shown)
         mask = _mask(case, series, settings)
     except ImageError as error:
         return PerfusionCase(case, failure=str(error), file=error.file or case.shown)

@@ -73,7 +73,9 @@ def write_redrawn(
     """
     columns = extraction.profile.features(extracted.plan.columns)
     found = {f"{PERTURBED}-{way.number}": (way, extracted.of(way)) for way in redrawings}
-    failures = [_failures(one).assign(table=name) for name, (_, one) in found.items()]
+    failures, timings = (
+        pd.concat([listed(one).assign(table=name) for name, (_, one) in found.items()]) for listed in (_failures, _timings)
+    )
     try:
         output.mkdir(parents=True, exist_ok=True)
         for path in output.iterdir():
@@ -81,8 +83,8 @@ def write_redrawn(
                 path.unlink()
         for name, (way, one) in found.items():
             _write_table(output / name, *_table(one, columns), one, manifest, extraction, way)
-        _write(output / "failures.csv", lambda path: pd.concat(failures).to_csv(path, index=False))
-        _write(output / "timings.csv", lambda path: _timings(extracted).to_csv(path, index=False))
+        _write(output / "failures.csv", lambda path: failures.to_csv(path, index=False))
+        _write(output / "timings.csv", lambda path: timings.to_csv(path, index=False))
         _write_pictures(extracted.of(redrawings[0]), output / "pictures")
     except OSError as cause:
         raise InputError(f"{output} cannot be written to ({cause.strerror}); name another folder.") from cause
