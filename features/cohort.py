@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.extracted import BARRED, ExtractionRecord, joint_hash
 from features.imaging.source import ImageSource
 from features.settings import Settings
 from features.signatures import find_signature, median_vote_score
 from features.sources import Paths, Source, TableSource
 from features.staining import StainingEndpoint
-from features.table import FeatureTable, did_you_mean
+from features.table import FeatureTable
 
 # Trees compute in single precision, which ends at 3e38; squares must fit too.
 LARGEST = 1e18

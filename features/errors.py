@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
+
 
 class HypoxiaError(Exception):
     """Base of every error that this system raises on purpose."""
@@ -38,3 +41,15 @@ class BundleError(HypoxiaError):
 
 class LeakError(HypoxiaError):
     """A held-out patient was about to influence what is learnt; the run stops."""
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Nearest known name as a clause for an error message, or nothing.
+
+    Examples
+    --------
+    >>> did_you_mean("Tagret", ["Target", "ID"])
+    " (did you mean 'Target'?)"
+    """
+    close = get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

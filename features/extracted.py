@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from features.errors import InputError
+from features.feature import Feature
 from features.settings import Settings
-from features.table import Feature
 
 KIND = "hypoxia-extraction"
 # Columns of these families are kept for the record, and are no biomarkers.

@@ -20,8 +20,8 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from features.errors import InputError
+from features.feature import Feature
 from features.settings import Settings
-from features.table import Feature
 
 # A direction of the scaled protocol smaller than this share of the largest is rounding: one parameter written twice.
 COLLINEAR = 1e-10

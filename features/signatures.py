@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.settings import Settings
-from features.table import did_you_mean
 
 
 class Signature(Settings):

@@ -17,11 +17,10 @@ from typing import Annotated, Literal
 import pandas as pd
 from pydantic import Field
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.extracted import is_as_written, read_record
 from features.imaging.source import ImageSource
 from features.settings import Settings
-from features.table import did_you_mean
 
 Paths = str | tuple[str, ...]
 

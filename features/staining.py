@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.settings import Settings
-from features.table import did_you_mean
 
 if TYPE_CHECKING:
     from features.cohort import Labelling

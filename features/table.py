@@ -5,66 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import zip_longest
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from pydantic import model_validator
 
-from features.errors import InputError, SchemaMismatchError
+from features.errors import InputError, SchemaMismatchError, did_you_mean
+from features.feature import Feature
 from features.settings import Settings
 
 MOST_HINTS = 5
 LONGEST_WORD = 40
-
-
-class Feature(Settings):
-    """One number per sample, and what it is.
-
-    Attributes
-    ----------
-    unit : str or None
-        None: dimensionless or unknown.
-    reference : str or None
-        Identifier in a public nomenclature (IBSI, HGNC).
-    sequence : str or None
-        Imaging sequence that it was measured in.
-    family : str or None
-        Family of radiomic features (glcm, shape, ...); ``diagnostics`` and ``acquisition`` are no biomarkers.
-    levels : tuple of str
-        Words that it takes in place of numbers, where it does: it then counts as the position of the word.
-    unseen : str or None
-        Which of these words stands for any other; None: another word is refused.
-    missing : {"refuse", "impute"} or None
-        What becomes of an empty value, where that is not as for the model's other features.
-    """
-
-    name: str
-    unit: str | None = None
-    reference: str | None = None
-    sequence: str | None = None
-    family: str | None = None
-    levels: tuple[str, ...] = ()
-    unseen: str | None = None
-    missing: Literal["refuse", "impute"] | None = None
-
-    def may_be_missing(self, impute: bool) -> bool:
-        """Whether it takes an empty value in a model that imputes, or not, its features in general."""
-        return impute if self.missing is None else self.missing == "impute"
-
-    def code(self, word: str) -> int | None:
-        """Position of a word among the levels; None if it is not among them and nothing stands for it.
-
-        Examples
-        --------
-        >>> Feature(name="site", levels=("A", "B"), unseen="A").code("C")
-        0
-        """
-        known = word if word in self.levels else self.unseen
-        return None if known is None else self.levels.index(known)
 
 
 class FeatureSchema(Settings):
@@ -226,15 +180,3 @@ def not_a_level(word: str, feature: Feature) -> str:
     """What is wrong with a word that a feature does not take."""
     shown = ", ".join(feature.levels[:MOST_HINTS]) + (", ..." if len(feature.levels) > MOST_HINTS else "")
     return f"is {word[:LONGEST_WORD]!r}, which was not seen in training (seen: {shown})"
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Nearest known name as a clause for an error message, or nothing.
-
-    Examples
-    --------
-    >>> did_you_mean("Tagret", ["Target", "ID"])
-    " (did you mean 'Target'?)"
-    """
-    close = get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -190,7 +190,7 @@ def _score_frame(predictor: Predictor, frame: pd.DataFrame, column: str | None) 
 
 def _sample_column(frame: pd.DataFrame, features: tuple[str, ...], sample: str | None) -> str | None:
     """Column that names the rows: the one given, else the first of text or whole numbers, no feature, all different."""
-    from features.table import did_you_mean
+    from features.errors import did_you_mean
 
     if sample is not None and sample not in frame.columns:
         raise InputError(f"Column {sample!r} (--sample) is not in the table{did_you_mean(sample, list(frame.columns))}.")

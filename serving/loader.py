@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from features.bundle import ModelBundle, load_bundle
-from features.errors import BundleError, InputError
+from features.errors import BundleError, InputError, did_you_mean
 from features.store import switch_telemetry_off
-from features.table import did_you_mean
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

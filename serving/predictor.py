@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.contract import Novelty
-from features.errors import HypoxiaError, SchemaMismatchError
-from features.table import Feature, did_you_mean
+from features.errors import HypoxiaError, SchemaMismatchError, did_you_mean
+from features.feature import Feature
 from serving.loader import LoadedModel
 
 if TYPE_CHECKING:

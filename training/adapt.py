@@ -26,11 +26,11 @@ from sklearn.pipeline import Pipeline
 from features.bundle import RESEARCH_USE_ONLY, ModelBundle, ModelCard, bundle_digest, load_bundle, save_bundle
 from features.cohort import LARGEST
 from features.contract import Contract, RobustDistance
-from features.errors import InputError, SchemaMismatchError
+from features.errors import InputError, SchemaMismatchError, did_you_mean
 from features.extracted import is_as_written, read_record
 from features.harmonise import SiteAlignment
 from features.sources import read_table
-from features.table import FeatureSchema, did_you_mean
+from features.table import FeatureSchema
 from training.judged import JudgedModel, load_judged
 from training.tracking import REPORTED_VERSIONS, Store, artifacts_of, copy_numbers, register, started_run
 

@@ -16,9 +16,8 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator
 
 from features.cohort import CohortSettings
 from features.contract import ContractSettings
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.settings import Settings
-from features.table import did_you_mean
 from training.evaluation import EvaluationSettings
 from training.partition import PartitionSettings
 from training.recipe import Recipe, SearchLimits

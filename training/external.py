@@ -18,10 +18,9 @@ import pandas as pd
 
 from features.bundle import RESEARCH_USE_ONLY, Estimate, ModelBundle, bundle_digest, load_bundle
 from features.contract import Novelty
-from features.errors import InputError, LeakError
+from features.errors import InputError, LeakError, did_you_mean
 from features.extracted import read_record
 from features.settings import Settings
-from features.table import did_you_mean
 from training.calibration import Calibration, calibration
 from training.evaluation import Evaluation, EvaluationSettings, evaluate
 from training.judged import JudgedModel, load_judged

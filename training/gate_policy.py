@@ -14,9 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.settings import Settings
-from features.table import did_you_mean
 from training.config import read_mapping
 
 EXAMPLE_POLICY = "configs/gate.yaml"

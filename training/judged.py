@@ -14,9 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from features.bundle import ModelCard
-from features.errors import BundleError, InputError
+from features.errors import BundleError, InputError, did_you_mean
 from features.sources import TableSource
-from features.table import FeatureSchema, did_you_mean
+from features.table import FeatureSchema
 from training.config import Study
 from training.tracking import TAG, Store, artifacts_of, find_run
 

@@ -11,9 +11,8 @@ import pandas as pd
 
 from features.bundle import ModelBundle
 from features.cohort import BinaryEndpoint
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.sources import read_table
-from features.table import did_you_mean
 
 NUMBERED = "row"  # the index's name where rows have no names
 

@@ -17,10 +17,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 
 from features.cohort import Cohort
 from features.errors import InputError
+from features.feature import Feature
 from features.harmonise import AcquisitionRegression, Harmoniser, SiteAlignment
 from features.robustness import RobustFilter
 from features.settings import Settings
-from features.table import Feature, FeatureSchema
+from features.table import FeatureSchema
 from training.models import Limits
 from training.partition import Split, folds
 from training.progress import Progress, Silence

@@ -13,12 +13,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.extracted import BARRED, ExtractionRecord, is_as_written, read_record, record_path
 from features.imaging.source import ImageSource
 from features.robustness import FEWEST_SAMPLES, robustness_table
 from features.sources import read_table
-from features.table import did_you_mean
 from training.console import say
 from training.extracting import SHOWN_FAILURES, ExtractionProgress, _alone, _refuse_if_not_installed
 

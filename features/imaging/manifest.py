@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.settings import Settings
-from features.table import did_you_mean
 
 COLUMNS = ("sample", "patient", "sequence", "image", "mask", "label", "reference")
 REQUIRED = ("sample", "sequence", "image")

@@ -11,7 +11,6 @@ from io import BytesIO
 import numpy as np
 import SimpleITK as sitk
 from PIL import Image, ImageDraw
-from scipy.ndimage import binary_erosion
 
 HEIGHT = 320  # pixels of a slice
 CONTRAST = (1.0, 99.0)  # percentiles of a slice that are black and white
@@ -72,12 +71,19 @@ def _size(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int]:
     return max(1, round(HEIGHT * shape[2] * spacing[0] / (shape[1] * spacing[1]))), HEIGHT
 
 
+def _outline(region: np.ndarray) -> np.ndarray:
+    """Pixels of a region that have a neighbour outside it."""
+    padded = np.pad(region, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return region & ~inner
+
+
 def _drawn(values: np.ndarray, inside: np.ndarray, size: tuple[int, int], title: str) -> np.ndarray:
     low, high = np.percentile(values, CONTRAST)
     gray = np.clip((values - low) / max(high - low, 1e-12), 0.0, 1.0) * 255
     picture = np.asarray(Image.fromarray(gray.astype(np.uint8)).resize(size).convert("RGB")).copy()
     region = np.asarray(Image.fromarray(inside).resize(size, Image.Resampling.NEAREST))
-    picture[region & ~binary_erosion(region)] = OUTLINE
+    picture[_outline(region)] = OUTLINE
     labelled = Image.fromarray(picture)
     ImageDraw.Draw(labelled).text((6, 4), title, fill=INK)
     return np.asarray(labelled)

@@ -9,10 +9,9 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.imaging.ibsi import DEPRECATED, FEATURES, WITHDRAWN
 from features.imaging.profiles import OF_THE_CASE, Family, FeatureClass, ImageType, Kind, Options, Profile, Resolution
-from features.table import did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 

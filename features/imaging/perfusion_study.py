@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
 from features.extracted import ExtractionRecord, record_path
+from features.feature import Feature
 from features.files import write_whole
 from features.imaging.brix import check_frames
 from features.imaging.errors import ImageError
@@ -38,7 +39,6 @@ from features.imaging.perfusion import (
     three_phases,
 )
 from features.imaging.series import Series, read_series
-from features.table import Feature, did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,10 +18,10 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from features.errors import InputError
+from features.errors import InputError, did_you_mean
+from features.feature import Feature
 from features.imaging.ibsi import FEATURES, INTENSITY, definition
 from features.settings import Settings
-from features.table import Feature, did_you_mean
 
 Kind = Literal["Original", "LoG", "Wavelet", "Square", "SquareRoot", "Logarithm", "Exponential", "Gradient", "LBP2D", "LBP3D"]
 Family = Literal["shape", "shape2D", "firstorder", "glcm", "gldm", "glrlm", "glszm", "ngtdm"]

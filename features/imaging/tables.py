@@ -14,11 +14,11 @@ import pandas as pd
 
 from features.errors import InputError
 from features.extracted import ExtractionRecord, record_path
+from features.feature import Feature
 from features.imaging.cases import Redrawing
 from features.imaging.extraction import COMPUTES, Extracted
 from features.imaging.manifest import Manifest
 from features.imaging.settings import Extraction
-from features.table import Feature
 
 FEATURES, ACQUISITION, PERTURBED = "features", "acquisition", "perturbed"
 UNITS = {"ms": "ms", "deg": "degree", "t": "T", "mm": "mm", "mm3": "mm^3", "mm2": "s/mm^2"}  # by the end of a parameter's name

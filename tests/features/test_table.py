@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from features.errors import InputError, SchemaMismatchError
-from features.table import FeatureSchema, FeatureTable, did_you_mean
+from features.errors import InputError, SchemaMismatchError, did_you_mean
+from features.table import FeatureSchema, FeatureTable
 
 SCHEMA = FeatureSchema.of(["volume", "entropy", "CA9"])
 finite = st.floats(allow_nan=False, allow_infinity=False)

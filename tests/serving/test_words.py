@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 
 from features.bundle import ModelBundle
 from features.contract import ContractSettings, contract_of
-from features.table import Feature, FeatureSchema
+from features.feature import Feature
+from features.table import FeatureSchema
 from serving.app import create_app
 from serving.loader import LoadedModel
 from serving.predictor import Predictor, RowsMismatchError

@@ -26,8 +26,8 @@ from toy import toy_cohort, toy_study
 from features import cli
 from features.bundle import ModelBundle, load_bundle, save_bundle
 from features.extracted import ExtractionRecord
+from features.feature import Feature
 from features.harmonise import SiteAlignment
-from features.table import Feature
 from training.adapt import adapted_bundle
 
 NAME = "toy-hypoxia"

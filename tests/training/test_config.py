@@ -297,7 +297,10 @@ def test_a_missing_key_is_named(tmp_path: Path, text: str, key: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (SHORTEST.replace("kind: table, ", ""), "key 'cohort.source.kind' is missing; it says which of table, images, survset is meant."),
+        (
+            SHORTEST.replace("kind: table, ", ""),
+            "key 'cohort.source.kind' is missing; it says which of table, images, survset is meant.",
+        ),
         (SHORTEST.replace("kind: table", "kind: tabel"), "cohort.source is of unknown kind 'tabel' (did you mean 'table'?)"),
         (SHORTEST + "recipe: {search: {kind: topt}}", "recipe.search is of unknown kind 'topt' (did you mean 'tpot'?)"),
         (SHORTEST + "recipe: {search: {trials: 3}}", "key 'recipe.search.kind' is missing; it says which of tpot, optuna"),

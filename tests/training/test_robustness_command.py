@@ -19,8 +19,8 @@ from imaging_cohort import imaging_cohort, write_imaging_study
 from features.cli import hypoxia
 from features.errors import InputError
 from features.extracted import ExtractionRecord, record_path
+from features.feature import Feature
 from features.robustness import RobustFilter, robustness_table
-from features.table import Feature
 from training.remeasuring import compare_tables
 from training.remeasuring_report import reached
 

@@ -123,7 +123,9 @@ def test_bad_cases_are_listed_with_file_and_reason_and_the_others_go_on(tmp_path
     listed = pd.read_csv(tmp_path / "extracted" / "failures.csv").set_index("sample")
     files = ["s001_T2", "s002_mask", "s003_T2", "s004_mask", "s005_T2", "s006_T2"]
     assert listed["file"].tolist() == [f"{name}.nii.gz" for name in files]
-    for words, reason in zip(("damaged", "empty", "not there", "grid", "no finite number", "no mask"), listed["reason"], strict=True):
+    for words, reason in zip(
+        ("damaged", "empty", "not there", "grid", "no finite number", "no mask"), listed["reason"], strict=True
+    ):
         assert words in reason
         assert str(tmp_path) not in reason
     assert len(found.failures) == 6
