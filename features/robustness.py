@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,6 +155,11 @@ class RobustFilter(Settings):
         copy = self.model_copy()
         copy._folder = folder
         return copy
+
+    def digest(self) -> str:
+        """SHA-256 of its tables: with other measurements other features are robust."""
+        content = [hashlib.sha256((self._folder / path).read_bytes()).hexdigest() for path in self.tables]
+        return hashlib.sha256("\n".join(content).encode()).hexdigest()
 
     def read(self) -> list[pd.DataFrame]:
         """Its tables, numeric columns only, indexed by sample.

@@ -94,6 +94,11 @@ class FittedRecipe:
         first = self.pipeline.steps[0][1]
         return first.words if isinstance(first, AcquisitionRegression | SiteAlignment) else None
 
+    @property
+    def words(self) -> str:
+        """The pipeline in words."""
+        return ", ".join(filter(None, [self.harmonised, "median imputation", self.search.winner.candidate.words]))
+
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
         """Probability of the event, shape (n_samples,).
 

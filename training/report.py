@@ -62,7 +62,7 @@ def summary_text(result: StudyResult, model: str) -> str:
         "|---|---|---|",
         *(f"| {name} | {held} | {inner} |" for name, held, inner in estimate_rows(result.held_out, result.internal)),
         "",
-        f"Pipeline: {fitted.search.winner.candidate.words}. Threshold {fitted.threshold:.3f}.",
+        f"Pipeline: {fitted.words}. Threshold {fitted.threshold:.3f}.",
         "",
         f"Features ({len(chosen)}, {fitted.selection.votes_used} votes or more): {', '.join(chosen)}.",
         *(["", *(f"Warning: {warning}" for warning in warnings_of(result))] if warnings_of(result) else []),

@@ -104,7 +104,7 @@ def print_result(console: Console, result: StudyResult, recorded: Recorded, uri:
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     votes = f"{fitted.selection.votes_used} of {fitted.selection.votes.shape[1]} votes or more"
     say(console, f"Features ({len(names)}, {votes})", f"{', '.join(names[:SHOWN_NAMES])}{more}")
-    say(console, "Pipeline", f"median imputation, {fitted.search.winner.candidate.words}; threshold {fitted.threshold:.3f}")
+    say(console, "Pipeline", f"{fitted.words}; threshold {fitted.threshold:.3f}")
     for warning in warnings_of(result):
         say(console, "Warning", warning, "yellow")
     print_recorded(console, recorded, uri)

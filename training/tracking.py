@@ -293,7 +293,7 @@ def model_card(result: StudyResult, model: str, sequence: str | None) -> ModelCa
         held_out_patients=cohort.patients.loc[result.split.test].nunique(),
         threshold=fitted.threshold,
         threshold_origin="fixed in the study" if fixed else "highest Youden index on development out-of-fold predictions",
-        pipeline=fitted.search.winner.candidate.words,
+        pipeline=", ".join(filter(None, [fitted.harmonised, fitted.search.winner.candidate.words])),
         held_out=result.held_out.estimates,
         internal=result.internal.estimates if result.internal else None,
         fingerprint=result.study.fingerprint,

@@ -94,6 +94,8 @@ def _train_one(
 ) -> tuple[StudyResult, Recorded]:
     model = f"{study.model}-{sequence}" if sequence else study.model
     tags = {"data_hash": cohort.data_hash, **({"sequence": sequence} if sequence else {})}
+    if study.recipe.robust:
+        tags["replicates_hash"] = study.recipe.robust.digest()
     internal = study.evaluation.internal
     searches = 1 + (internal.folds * internal.repeats if internal else 0)
     unfinished = UnfinishedRun((store.folder or Path(DEFAULT_FOLDER)) / "unfinished", study, cohort, held_out)
