@@ -51,7 +51,7 @@ class LazyGroup(click.Group):
         try:
             command: click.Command = getattr(import_module(module), attribute)
         except ModuleNotFoundError as cause:
-            extra = EXTRAS[module.split(".")[0]]
+            extra = EXTRAS.get(module.split(".")[0], module.split(".")[0])
             raise click.UsageError(
                 f"`hypoxia {name}` needs {cause.name}, which is not installed; pip install 'hypoxia-biomarkers[{extra}]'."
             ) from cause
