@@ -56,7 +56,7 @@ def extract(
     from training.console import stderr_console
     from training.extracting import extract_images
 
-    images, folder, of_study = _source(source, profile, output, sequences)
+    images, folder, of_study = images_of(source, profile, output, sequences)
     workers = workers or (of_study.workers if of_study else WORKERS_OF_A_MANIFEST)
     scheduler = scheduler or (of_study.scheduler if of_study else None)
     try:
@@ -70,7 +70,7 @@ def extract(
         sys.exit(1)
 
 
-def _source(
+def images_of(
     source: Path, profile: str | None, output: str | None, sequences: tuple[str, ...]
 ) -> tuple[ImageSource, Path, Compute | None]:
     """Images, the folder that their paths are relative to, and how a study is to be run."""

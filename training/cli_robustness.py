@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from features.errors import InputError
-from training.cli_extract import JSON, SCHEDULER, WORKERS, WORKERS_OF_A_MANIFEST, _source
+from training.cli_extract import JSON, SCHEDULER, WORKERS, WORKERS_OF_A_MANIFEST, images_of
 
 if TYPE_CHECKING:
-    from features.imaging.perturb import PerturbationSettings
+    from features.imaging.settings import PerturbationSettings
 
 TABLE = "robustness.csv"
 FARTHEST = ("count", "shift_voxels", "shift_mm", "turn_degrees", "volume")
@@ -95,7 +95,7 @@ def _perturbed(source: Path, output: str | None, picture: Path | None, given: di
     from training.console import stderr_console
     from training.remeasuring import perturb_images, print_recipe
 
-    images, folder, of_study = _source(source, given["profile"], output, given["sequences"])
+    images, folder, of_study = images_of(source, given["profile"], output, given["sequences"])
     workers = given["workers"] or (of_study.workers if of_study else WORKERS_OF_A_MANIFEST)
     scheduler = given["scheduler"] or (of_study.scheduler if of_study else None)
     console = stderr_console()
@@ -110,7 +110,7 @@ def _perturbed(source: Path, output: str | None, picture: Path | None, given: di
 
 
 def _perturbation(given: dict[str, Any]) -> PerturbationSettings:
-    from features.imaging.perturb import PerturbationSettings
+    from features.imaging.settings import PerturbationSettings
 
     settings = PerturbationSettings(**{name: given[name] for name in FARTHEST if given[name] is not None})
     if not (settings.shift_voxels or settings.shift_mm or settings.turn_degrees or settings.volume):

@@ -19,11 +19,12 @@ from features.imaging.source import ImageSource
 from features.robustness import FEWEST_SAMPLES, robustness_table
 from features.sources import read_table
 from training.console import say
-from training.extracting import SHOWN_FAILURES, ExtractionProgress, _alone, _refuse_if_not_installed
+from training.extracting import SHOWN_FAILURES, ExtractionProgress, alone, refuse_if_not_installed
 
 if TYPE_CHECKING:
-    from features.imaging.extraction import Done, Extracted, Failure
-    from features.imaging.perturb import PerturbationSettings
+    from features.imaging.extraction import Done, Extracted
+    from features.imaging.planning import Failure
+    from features.imaging.settings import PerturbationSettings
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,8 @@ def perturb_images(
     InputError
         The manifest or the profile cannot be used, or another extraction is writing to the same folder.
     """
-    _refuse_if_not_installed()
-    from features.imaging.cases import Redrawing
+    refuse_if_not_installed()
+    from features.imaging.case import Redrawing
     from features.imaging.extraction import extract
     from features.imaging.manifest import load_manifest
     from features.imaging.profiles import preflight
@@ -152,7 +153,7 @@ def perturb_images(
         )
     ways = tuple(Redrawing(perturbation, seed, number) for number in range(1, perturbation.count + 1))
     output = folder / source.output
-    with _alone(output), ExtractionProgress(console) as progress:
+    with alone(output), ExtractionProgress(console) as progress:
         extracted = extract(
             manifest,
             extraction,

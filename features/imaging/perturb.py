@@ -6,36 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
-from pydantic import Field
 
-from features.settings import Settings
+from features.imaging.settings import PerturbationSettings
 
 MARGIN_VOXELS = 4
 SMOOTHING_VOXELS = 0.7  # standard deviation; enough that the contour of a mask of voxels lies between them
-
-
-class PerturbationSettings(Settings):
-    """How far a mask is perturbed: each mask gets its own draw, uniform between minus and plus each of these.
-
-    Parameters
-    ----------
-    count : int
-        Perturbed masks per mask.
-    shift_voxels : float
-        Shift along each axis of the grid, in voxels.
-    shift_mm : float
-        Further shift along each axis of the grid, in millimetres.
-    turn_degrees : float
-        Rotation about the centroid, around the axis across slices.
-    volume : float
-        Share of its volume that the mask gains or loses.
-    """
-
-    count: int = Field(default=10, ge=1)
-    shift_voxels: float = Field(default=0.5, ge=0)
-    shift_mm: float = Field(default=0.0, ge=0)
-    turn_degrees: float = Field(default=5.0, ge=0, le=180)
-    volume: float = Field(default=0.15, ge=0, lt=1)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,30 @@ class MaskSettings(Settings):
     tolerance_voxels: float = Field(default=0.01, gt=0, lt=0.5)
 
 
+class PerturbationSettings(Settings):
+    """How far a mask is perturbed: each mask gets its own draw, uniform between minus and plus each of these.
+
+    Parameters
+    ----------
+    count : int
+        Perturbed masks per mask.
+    shift_voxels : float
+        Shift along each axis of the grid, in voxels.
+    shift_mm : float
+        Further shift along each axis of the grid, in millimetres.
+    turn_degrees : float
+        Rotation about the centroid, around the axis across slices.
+    volume : float
+        Share of its volume that the mask gains or loses.
+    """
+
+    count: int = Field(default=10, ge=1)
+    shift_voxels: float = Field(default=0.5, ge=0)
+    shift_mm: float = Field(default=0.0, ge=0)
+    turn_degrees: float = Field(default=5.0, ge=0, le=180)
+    volume: float = Field(default=0.15, ge=0, lt=1)
+
+
 class Extraction(Settings):
     """Profile, treatment of masks, and sequences.
 

@@ -15,17 +15,25 @@ import pandas as pd
 from features.errors import InputError
 from features.extracted import ExtractionRecord, record_path
 from features.feature import Feature
-from features.imaging.cases import Redrawing
-from features.imaging.extraction import COMPUTES, Extracted
+from features.imaging.case import Redrawing
+from features.imaging.extraction import Extracted
 from features.imaging.manifest import Manifest
+from features.imaging.planning import COMPUTES, STATE, Prepared
 from features.imaging.settings import Extraction
 
 FEATURES, ACQUISITION, PERTURBED = "features", "acquisition", "perturbed"
 UNITS = {"ms": "ms", "deg": "degree", "t": "T", "mm": "mm", "mm3": "mm^3", "mm2": "s/mm^2"}  # by the end of a parameter's name
 
 
-def write_tables(extracted: Extracted, manifest: Manifest, extraction: Extraction, output: Path) -> tuple[Path, ...]:
+def write_tables(
+    extracted: Extracted, manifest: Manifest, extraction: Extraction, output: Path, prepared: Prepared | None = None
+) -> tuple[Path, ...]:
     """Write everything that an extraction found.
+
+    Parameters
+    ----------
+    prepared : Prepared, optional
+        What it was made of: the state is written last, so that the next run sees that nothing changed.
 
     Returns
     -------
@@ -48,6 +56,10 @@ def write_tables(extracted: Extracted, manifest: Manifest, extraction: Extractio
         _write(output / "failures.csv", lambda path: _failures(extracted).to_csv(path, index=False))
         _write(output / "timings.csv", lambda path: _timings(extracted).to_csv(path, index=False))
         _write_pictures(extracted, output / "pictures")
+        if prepared is not None:
+            kinds = ("[!.]*.csv", "[!.]*.parquet", "[!.]*.json", "pictures/[!.]*.png")
+            written = sorted(path for kind in kinds for path in output.glob(kind) if path.name != STATE)
+            _write(output / STATE, lambda path: path.write_text(prepared.state(written, output), encoding="utf-8"))
     except OSError as cause:
         raise InputError(f"{output} cannot be written to ({cause.strerror}); name another folder.") from cause
     return tuple(output / f"{name}.csv" for name in frames)

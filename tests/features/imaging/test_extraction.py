@@ -22,15 +22,17 @@ from features.cohort import CohortSettings, load_cohort
 from features.errors import InputError
 from features.extracted import is_as_written, read_record
 from features.imaging import extraction as module
-from features.imaging.cases import Case, Measured
-from features.imaging.extraction import Done, Extracted, extract, plan_cases
+from features.imaging.case import Case, Measured
+from features.imaging.extraction import Done, Extracted, extract
 from features.imaging.manifest import load_manifest
+from features.imaging.planning import plan_cases, prepare
 from features.imaging.profiles import find_profile
 from features.imaging.settings import Extraction, MaskSettings
 from features.imaging.source import ImageSource
 from features.imaging.tables import write_tables
 
 IBSI = Extraction(profile=find_profile("ibsi", Path()))
+KEEP = MaskSettings(disconnected="keep")
 HALLE = Extraction(profile=find_profile("halle2024", Path()))
 
 
@@ -86,10 +88,27 @@ def test_what_changed_is_measured_again_and_nothing_else(
     assert [done.finished for done in seen] == [1, 2, 3]
 
 
+def test_a_run_in_which_nothing_changed_is_known_as_one_until_a_file_is_touched(tmp_path: Path, scheduler: str) -> None:
+    manifest, output = load_manifest(imaging_cohort(tmp_path, 2)), tmp_path / "extracted"
+    assert not prepare(manifest, IBSI).is_finished(output)
+    prepared = prepare(manifest, IBSI)
+    found = extract(manifest, IBSI, output / "measured", scheduler=scheduler, prepared=prepared)
+    write_tables(found, manifest, IBSI, output, prepared)
+    assert prepare(manifest, IBSI).is_finished(output)
+    assert not prepare(manifest, HALLE.model_copy(update={"profile": IBSI.profile, "masks": KEEP})).is_finished(output)
+    for touched in (output / "features.csv", output / "features.json", output / "pictures" / "s001_T2.png"):
+        before = touched.read_bytes()
+        touched.write_bytes(before + b" ")
+        assert not prepare(manifest, IBSI).is_finished(output)
+        touched.write_bytes(before)
+    touched.unlink()
+    assert not prepare(manifest, IBSI).is_finished(output)
+
+
 def test_other_settings_measure_everything_again(tmp_path: Path, scheduler: str) -> None:
     manifest = imaging_cohort(tmp_path, 2)
     run(manifest, scheduler)
-    assert run(manifest, scheduler, Extraction(profile=IBSI.profile, masks=MaskSettings(disconnected="keep"))).recalled == 0
+    assert run(manifest, scheduler, Extraction(profile=IBSI.profile, masks=KEEP)).recalled == 0
 
 
 def test_a_kept_measurement_that_is_not_whole_is_made_again(tmp_path: Path, scheduler: str) -> None:

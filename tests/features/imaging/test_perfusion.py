@@ -515,7 +515,7 @@ def test_times_may_stand_in_the_manifest(tmp_path: Path) -> None:
     assert loaded.folder == tmp_path and case.entry.times_s == TIMES_S and len(case.images) == 12
     assert measure_series(case, PerfusionSettings()).values["hypoxic_fraction"] == pytest.approx(1 / 3)
     path.write_text(f"sample,sequence,times_s,image,mask\np1,perf,soon,{';'.join(names)},mask.nii.gz\n")
-    with pytest.raises(InputError, match="'p1' has 'soon' in column times_s"):
+    with pytest.raises(InputError, match="line 2 has 'soon' as times_s"):
         load_series_manifest(path)
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from features.imaging.perturb import Perturbation, PerturbationSettings, perturbed, perturbed_masks
+from features.imaging.perturb import Perturbation, perturbed, perturbed_masks
+from features.imaging.settings import PerturbationSettings
 
 
 def ellipsoid(shape: tuple[int, int, int] = (16, 40, 40), oblique: bool = False) -> sitk.Image:

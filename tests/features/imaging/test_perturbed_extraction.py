@@ -13,12 +13,11 @@ from distributed import LocalCluster
 from imaging_cohort import imaging_cohort
 
 from features.extracted import is_as_written, read_record
-from features.imaging.cases import Redrawing
+from features.imaging.case import Redrawing
 from features.imaging.extraction import Extracted, extract
 from features.imaging.manifest import load_manifest
-from features.imaging.perturb import PerturbationSettings
 from features.imaging.profiles import FeatureClass, Profile
-from features.imaging.settings import Extraction, MaskSettings
+from features.imaging.settings import Extraction, MaskSettings, PerturbationSettings
 from features.imaging.tables import write_redrawn, write_tables
 
 SMALL = Profile(
