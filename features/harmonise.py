@@ -92,6 +92,9 @@ class AcquisitionRegression(_Harmonising):
         What becomes of a sample without a parameter: refused, or given the training median (of codes: the most frequent).
     names : sequence of str
         Names of the parameters, for messages.
+    concerns : sequence of sequence of int
+        Per parameter the features that are regressed on it, as positions among the features; none: each on all. The echo time
+        of one sequence says nothing of the features of another.
 
     Attributes
     ----------
@@ -128,12 +131,14 @@ class AcquisitionRegression(_Harmonising):
         false_discovery: float = 0.05,
         missing: Literal["refuse", "median"] = "refuse",
         names: Sequence[str] = (),
+        concerns: Sequence[Sequence[int]] = (),
     ) -> None:
         self.protocol = protocol
         self.categorical = categorical
         self.false_discovery = false_discovery
         self.missing = missing
         self.names = names
+        self.concerns = concerns
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from training samples; the outcome is not looked at.
@@ -153,7 +158,7 @@ class AcquisitionRegression(_Harmonising):
         features, protocol = self._parted(X, reset=True)
         self._describe(protocol)
         design = self._design(self._filled(protocol))
-        self.p_values_, coefficients = _regressions(design, features)
+        self.p_values_, coefficients = _regressions(design, features, self._concerned(features.shape[1]))
         self.gated_ = (
             false_discovery_control(self.p_values_) <= self.false_discovery if self.p_values_.size else self.p_values_ > 0
         )
@@ -199,7 +204,7 @@ class AcquisitionRegression(_Harmonising):
         kept = list(kept)
         protocol = tuple(range(len(kept), len(kept) + len(self.protocol)))
         categorical = tuple(new for new, old in zip(protocol, self.protocol, strict=True) if old in self.categorical)
-        copy = self._shallow(len(protocol), kept, protocol=protocol, categorical=categorical)
+        copy = self._shallow(len(protocol), kept, protocol=protocol, categorical=categorical, concerns=())
         for name in ("p_values_", "gated_", "mean_", "scale_"):
             setattr(copy, name, getattr(self, name)[kept])
         copy.coefficients_ = self.coefficients_[:, kept]
@@ -214,6 +219,16 @@ class AcquisitionRegression(_Harmonising):
 
     def _acquisition_positions(self) -> tuple[int, ...]:
         return tuple(self.protocol)
+
+    def _concerned(self, n_features: int) -> np.ndarray:
+        """Which columns of the design each feature is regressed on: shape (n_columns, n_features)."""
+        concerned = []
+        for number, codes in enumerate(self.categories_):
+            features = np.ones(n_features, dtype=bool)
+            if self.concerns:
+                features = np.isin(np.arange(n_features), np.asarray(self.concerns[number], dtype=int))
+            concerned += [features] * (max(len(codes) - 1, 0) if len(codes) else 1)
+        return np.array(concerned, dtype=bool).reshape(len(concerned), n_features)
 
     def _describe(self, protocol: np.ndarray) -> None:
         """Keep what fills a gap and what is in range; columns without any value have neither."""
@@ -517,6 +532,8 @@ class SiteAlignment(_Harmonising):
 class RegressionHarmoniser(Settings):
     """Regression of every feature on the acquisition protocol (``cohort.acquisition``).
 
+    Where the records of extracted tables say of which sequence feature and parameter are, only those of its own sequence count.
+
     Parameters
     ----------
     false_discovery : float
@@ -552,12 +569,24 @@ class RegressionHarmoniser(Settings):
         commonest = max(words, key=lambda word: (values.astype(str) == word).sum(), default=None)
         return described.model_copy(update={"missing": "impute", "unseen": commonest})
 
-    def estimator(self, n_features: int, inputs: Sequence[Feature]) -> AcquisitionRegression:
-        """The transformer of a matrix of `n_features` features and then the inputs."""
+    def estimator(self, features: Sequence[Feature], inputs: Sequence[Feature]) -> AcquisitionRegression:
+        """The transformer of a matrix of the features and then the inputs; those of a sequence concern its features alone."""
+        n_features = len(features)
         positions = range(n_features, n_features + len(inputs))
+        concerns = tuple(
+            tuple(
+                place
+                for place, one in enumerate(features)
+                if None in (given.sequence, one.sequence) or given.sequence == one.sequence
+            )
+            for given in inputs
+        )
+        every = all(len(places) == n_features for places in concerns)
         coded = tuple(position for position, feature in zip(positions, inputs, strict=True) if feature.levels)
         names = tuple(feature.name for feature in inputs)
-        return AcquisitionRegression(tuple(positions), coded, self.false_discovery, self.missing, names)
+        return AcquisitionRegression(
+            tuple(positions), coded, self.false_discovery, self.missing, names, () if every else concerns
+        )
 
 
 class CombatHarmoniser(Settings):
@@ -603,11 +632,11 @@ class CombatHarmoniser(Settings):
         unseen = self.reference if self.unseen_site == "reference" else None
         return (Feature(name=str(site.name), family="acquisition", levels=levels, unseen=unseen, missing="refuse"),)
 
-    def estimator(self, n_features: int, inputs: Sequence[Feature]) -> SiteAlignment:
-        """The transformer of a matrix of `n_features` features and then the site."""
+    def estimator(self, features: Sequence[Feature], inputs: Sequence[Feature]) -> SiteAlignment:
+        """The transformer of a matrix of the features and then the site."""
         levels = inputs[0].levels
         reference = None if self.reference is None else levels.index(self.reference)
-        return SiteAlignment(n_features, self.unseen_site, reference, self.minimum_cases, levels)
+        return SiteAlignment(len(features), self.unseen_site, reference, self.minimum_cases, levels)
 
 
 Harmoniser = Annotated[RegressionHarmoniser | CombatHarmoniser, Field(discriminator="kind")]
@@ -625,14 +654,16 @@ def _middle(values: np.ndarray, coded: bool) -> float:
     return float(codes[np.argmax(counts)])
 
 
-def _regressions(design: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """P value and coefficients per feature, each over the samples that have it."""
+def _regressions(design: np.ndarray, features: np.ndarray, concerned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """P value and coefficients per feature, each over the samples that have it, on the columns that concern it."""
     p_values = np.ones(features.shape[1])
     coefficients = np.zeros((1 + design.shape[1], features.shape[1]))
-    patterns, of_feature = np.unique(~np.isnan(features), axis=1, return_inverse=True)
-    for number, rows in enumerate(patterns.T):
+    patterns, of_feature = np.unique(np.vstack([~np.isnan(features), concerned]), axis=1, return_inverse=True)
+    for number, pattern in enumerate(patterns.T):
+        rows, columns = pattern[: len(features)], np.flatnonzero(pattern[len(features) :])
         own = np.flatnonzero(of_feature.ravel() == number)
-        p_values[own], coefficients[:, own] = _regression(design[rows], features[np.ix_(rows, own)])
+        p_values[own], found = _regression(design[np.ix_(rows, columns)], features[np.ix_(rows, own)])
+        coefficients[np.ix_([0, *(1 + columns)], own)] = found
     return p_values, coefficients
 
 

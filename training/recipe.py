@@ -171,8 +171,8 @@ def refuse_what_cannot_be_harmonised(recipe: Recipe, cohort: Cohort) -> None:
     if recipe.robust:
         recipe.robust.robust(recipe.robust.read(), cohort.features.columns, cohort.samples)
     if recipe.harmonise:
-        inputs = recipe.harmonise.inputs(cohort.protocol, cohort.site)
-        recipe.harmonise.estimator(0, inputs).fit(_coded(cohort, inputs).to_numpy())  # without features: only what it refuses
+        inputs = _inputs(recipe.harmonise, cohort)
+        recipe.harmonise.estimator((), inputs).fit(_coded(cohort, inputs).to_numpy())  # without features: only what it refuses
 
 
 def complete(features: pd.DataFrame) -> pd.DataFrame:
@@ -256,12 +256,18 @@ def _prepare(recipe: Recipe, cohort: Cohort, splits: Sequence[Split], workers: W
     candidates = _robust_candidates(recipe.robust, cohort, splits)
     if recipe.harmonise is None:
         return [_Part(cohort.features, chosen) for chosen in candidates]
-    inputs = recipe.harmonise.inputs(cohort.protocol, cohort.site)
+    inputs = _inputs(recipe.harmonise, cohort)
     encoded = pd.concat([cohort.features, _coded(cohort, inputs)], axis=1)
-    estimator = recipe.harmonise.estimator(cohort.features.shape[1], inputs)
+    estimator = recipe.harmonise.estimator(cohort.table.schema.features, inputs)
     tasks = [(estimator, encoded.loc[split.train], encoded.loc[split.test]) for split in splits]
     found = [outcome.get() for outcome in workers.map(harmonise_part, tasks)]
     return [_Part(features, chosen, inputs, fitted) for (fitted, features), chosen in zip(found, candidates, strict=True)]
+
+
+def _inputs(harmonise: Harmoniser, cohort: Cohort) -> tuple[Feature, ...]:
+    """What the harmoniser takes, with what the records of the tables know of it."""
+    known = [(one, cohort.table.feature(one.name)) for one in harmonise.inputs(cohort.protocol, cohort.site)]
+    return tuple(one.model_copy(update={"sequence": told.sequence, "unit": told.unit}) for one, told in known)
 
 
 def _robust_candidates(robust: RobustFilter | None, cohort: Cohort, splits: Sequence[Split]) -> list[pd.Index]:

@@ -16,7 +16,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.tools.sm_exceptions import SingularMatrixWarning
 
 from features.errors import InputError
+from features.feature import Feature
 from features.harmonise import AcquisitionRegression, CombatHarmoniser, RegressionHarmoniser, SiteAlignment
+
+TEN = tuple(Feature(name=str(number)) for number in range(10))
 
 TRUSTED = ["features.harmonise.AcquisitionRegression", "features.harmonise.SiteAlignment"]
 
@@ -448,11 +451,11 @@ def test_settings_say_which_columns_they_need() -> None:
     assert (echo.levels, direction.levels, echo.missing, echo.family) == ((), ("COL", "ROW"), "impute", "acquisition")
     assert (echo.unseen, direction.unseen) == (None, "ROW")  # the commonest
     assert [one.unseen for one in RegressionHarmoniser().inputs(protocol, None)] == [None, None]
-    estimator = RegressionHarmoniser(missing="median").estimator(10, (echo, direction))
+    estimator = RegressionHarmoniser(missing="median").estimator(TEN, (echo, direction))
     assert (estimator.protocol, estimator.categorical, estimator.names) == ((10, 11), (11,), ("TE", "direction"))
     (where,) = CombatHarmoniser(unseen_site="reference", reference="B").inputs(protocol, site)
     assert (where.name, where.levels, where.unseen) == ("hospital", ("A", "B"), "B")
-    assert CombatHarmoniser(unseen_site="reference", reference="B").estimator(10, (where,)).reference == 1
+    assert CombatHarmoniser(unseen_site="reference", reference="B").estimator(TEN, (where,)).reference == 1
 
 
 def test_settings_that_fit_no_column_are_refused() -> None:
@@ -465,3 +468,24 @@ def test_settings_that_fit_no_column_are_refused() -> None:
         CombatHarmoniser(reference="Z").inputs(none, site)
     with pytest.raises(ValidationError, match="unseen_site: reference needs reference"):
         CombatHarmoniser(unseen_site="reference")
+
+
+def test_a_parameter_of_a_sequence_concerns_the_features_of_that_sequence_alone() -> None:
+    rng = np.random.default_rng(3)
+    t2, adc, field = rng.normal(size=(3, 80))
+    X = np.column_stack(
+        [2 * t2 + rng.normal(size=80), 2 * adc + rng.normal(size=80), field + rng.normal(size=80), t2, adc, field]
+    )
+    features = [Feature(name="a", sequence="T2"), Feature(name="b", sequence="ADC"), Feature(name="c")]
+    inputs = [Feature(name="t2", sequence="T2"), Feature(name="adc", sequence="ADC"), Feature(name="field")]
+    found = RegressionHarmoniser().estimator(features, inputs).fit(X)
+    own = [[0, 2], [1, 2], [0, 1, 2]]  # columns of the design that concern each
+    for number, columns in enumerate(own):
+        judged = OLS(X[:, number], add_constant(X[:, 3:][:, columns])).fit()
+        assert found.p_values_[number] == pytest.approx(judged.f_pvalue, abs=1e-10)
+        np.testing.assert_allclose(found.coefficients_[[0, *(1 + np.array(columns))], number], judged.params, atol=1e-10)
+    assert found.coefficients_[2, 0] == found.coefficients_[1, 1] == 0
+    other = X.copy()
+    other[:, 4] += 5.0  # the ADC's echo time
+    np.testing.assert_array_equal(found.transform(other)[:, 0], found.transform(X)[:, 0])
+    np.testing.assert_array_equal(found.restricted([0]).transform(other[:, [0, 3, 4, 5]]), found.transform(other)[:, [0]])

@@ -14,6 +14,7 @@ from toy import toy_cohort, toy_study
 from features.bundle import TRUSTED_TYPES
 from features.cohort import Cohort
 from features.errors import InputError
+from features.feature import Feature
 from features.harmonise import AcquisitionRegression, SiteAlignment
 from features.table import FeatureTable
 from training import recipe as recipe_module
@@ -128,7 +129,7 @@ def test_every_inner_fold_harmonises_by_its_own_training_side(harmonise: dict[st
     assert len(seen) == 3
     for split, part in seen:
         _, features = recipe_module.harmonise_part(
-            recipe(harmonise=harmonise).harmonise.estimator(40, part.inputs),
+            recipe(harmonise=harmonise).harmonise.estimator([Feature(name=str(n)) for n in range(40)], part.inputs),
             coded(cohort, part.inputs).loc[split.train],
             coded(cohort, part.inputs).loc[split.test[:1]],
         )
