@@ -574,12 +574,7 @@ class RegressionHarmoniser(Settings):
         n_features = len(features)
         positions = range(n_features, n_features + len(inputs))
         concerns = tuple(
-            tuple(
-                place
-                for place, one in enumerate(features)
-                if None in (given.sequence, one.sequence) or given.sequence == one.sequence
-            )
-            for given in inputs
+            tuple(place for place, one in enumerate(features) if _concerns(given.sequence, one.sequence)) for given in inputs
         )
         every = all(len(places) == n_features for places in concerns)
         coded = tuple(position for position, feature in zip(positions, inputs, strict=True) if feature.levels)
@@ -642,6 +637,11 @@ class CombatHarmoniser(Settings):
 Harmoniser = Annotated[RegressionHarmoniser | CombatHarmoniser, Field(discriminator="kind")]
 
 
+def _concerns(parameter: str | None, feature: str | None) -> bool:
+    """Whether a parameter of a sequence may have to do with a feature of a sequence; None is no sequence in particular."""
+    return parameter is None or feature is None or parameter == feature
+
+
 def _levels(values: pd.Series) -> tuple[str, ...]:
     return () if pd.api.types.is_numeric_dtype(values) else tuple(sorted(set(values.dropna().astype(str))))
 
@@ -663,7 +663,7 @@ def _regressions(design: np.ndarray, features: np.ndarray, concerned: np.ndarray
         rows, columns = pattern[: len(features)], np.flatnonzero(pattern[len(features) :])
         own = np.flatnonzero(of_feature.ravel() == number)
         p_values[own], found = _regression(design[np.ix_(rows, columns)], features[np.ix_(rows, own)])
-        coefficients[np.ix_([0, *(1 + columns)], own)] = found
+        coefficients[np.ix_(np.append(0, 1 + columns), own)] = found
     return p_values, coefficients
 
 

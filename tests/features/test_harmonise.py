@@ -473,9 +473,8 @@ def test_settings_that_fit_no_column_are_refused() -> None:
 def test_a_parameter_of_a_sequence_concerns_the_features_of_that_sequence_alone() -> None:
     rng = np.random.default_rng(3)
     t2, adc, field = rng.normal(size=(3, 80))
-    X = np.column_stack(
-        [2 * t2 + rng.normal(size=80), 2 * adc + rng.normal(size=80), field + rng.normal(size=80), t2, adc, field]
-    )
+    measured = np.array([2 * t2, 2 * adc, field]).T + rng.normal(size=(80, 3))
+    X = np.column_stack([measured, t2, adc, field])
     features = [Feature(name="a", sequence="T2"), Feature(name="b", sequence="ADC"), Feature(name="c")]
     inputs = [Feature(name="t2", sequence="T2"), Feature(name="adc", sequence="ADC"), Feature(name="field")]
     found = RegressionHarmoniser().estimator(features, inputs).fit(X)
