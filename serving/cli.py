@@ -224,6 +224,7 @@ def _summary(predictor: Predictor, scored: pd.DataFrame, explained: Sequence[Exp
         "out_of_distribution": int(scored["out_of_distribution"].sum()),
         "output": None if output is None else str(output),
         "research_use_only": RESEARCH_USE_ONLY,
+        "extraction_hash": model.bundle.contract.extraction_hash,
         "predictions": predictions,
     }
 

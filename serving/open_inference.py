@@ -93,6 +93,9 @@ class AnswerParameters(Settings):
 
     threshold: Probability
     research_use_only: str
+    extraction_hash: str | None = Field(
+        description="Of the settings with which the model's features were extracted, where known."
+    )
 
 
 class InferResponse(Settings):
@@ -280,6 +283,7 @@ def _metadata(predictor: Predictor) -> ModelMetadata:
         parameters=MetadataParameters(
             threshold=predictor.threshold,
             research_use_only=RESEARCH_USE_ONLY,
+            extraction_hash=model.bundle.contract.extraction_hash,
             order_hash=model.bundle.contract.order_hash,
         ),
     )
@@ -391,7 +395,11 @@ def _answer(request: InferRequest, predictor: Predictor, judged: Judged) -> dict
     answer = {
         "model_name": predictor.loaded.name,
         "model_version": predictor.loaded.version,
-        "parameters": {"threshold": predictor.threshold, "research_use_only": RESEARCH_USE_ONLY},
+        "parameters": {
+            "threshold": predictor.threshold,
+            "research_use_only": RESEARCH_USE_ONLY,
+            "extraction_hash": predictor.loaded.bundle.contract.extraction_hash,
+        },
         "outputs": [{"name": name, "shape": [rows], "datatype": data[name][0], "data": data[name][1]} for name in wanted],
     }
     return answer if request.id is None else {**answer, "id": request.id}

@@ -56,7 +56,8 @@ def test_tensors_by_name_get_the_same_scores_as_rows(client: Client, registered:
     }
     assert output(answer, "label") == {"name": "label", "shape": [5], "datatype": "BYTES", "data": [row["label"] for row in rest]}
     assert output(answer, "out_of_distribution")["data"] == [row["out_of_distribution"]["flagged"] for row in rest]
-    assert answer.json()["parameters"] == {"threshold": 0.4, "research_use_only": RESEARCH_USE_ONLY}
+    said = {"threshold": 0.4, "research_use_only": RESEARCH_USE_ONLY, "extraction_hash": None}
+    assert answer.json()["parameters"] == said
     assert (answer.json()["model_name"], answer.json()["model_version"], answer.json()["id"]) == (NAME, "1", "abc")
     InferResponse.model_validate_json(answer.text)
 
