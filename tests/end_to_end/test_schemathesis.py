@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,8 @@ def schemathesis(server: Started, *arguments: str) -> subprocess.CompletedProces
         "30",
         *arguments,
     ]
-    return subprocess.run(command, capture_output=True, text=True, cwd=server.folder, check=False)
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": str(Path(__file__).with_name("schemathesis_hooks.py"))}
+    return subprocess.run(command, capture_output=True, text=True, cwd=server.folder, env=environment, check=False)
 
 
 def test_the_description_is_there_and_valid(server: Started) -> None:
