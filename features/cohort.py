@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from features.sources import Paths, Source, TableSource
 from features.staining import StainingEndpoint
 from features.table import FeatureTable
 
+DIAGNOSTICS = re.compile(r"(^|_)diagnostics_")
 # Trees compute in single precision, which ends at 3e38; squares must fit too.
 LARGEST = 1e18
 
@@ -291,7 +293,11 @@ def _assemble(settings: CohortSettings, frame: pd.DataFrame, where: str = "") ->
     patients = _patients(patient, frame)
     no_features = {*labelling.used, patient, settings.site, *settings.acquisition}
     no_features |= {name for name, feature in described.items() if feature.family in BARRED}
-    features = frame.drop(columns=[name for name in frame.columns if name in no_features])
+    # PyRadiomics' own name for what describes image and mask, which a table without its record has too.
+    diagnostics = [name for name in frame.columns if DIAGNOSTICS.search(str(name)) and name not in no_features]
+    if diagnostics:
+        notes += (f"{len(diagnostics)} diagnostics columns ({diagnostics[0]!r} first) are no features and were left out.",)
+    features = frame.drop(columns=[name for name in frame.columns if name in {*no_features, *diagnostics}])
     return Cohort(
         FeatureTable(_numbers(features, where), described),
         labels,

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
 from features.errors import InputError
+
+LONGEST_NAME = 120
+
+
+def file_name(name: str) -> str:
+    """A name that any file system takes; names that differ stay different.
+
+    Examples
+    --------
+    >>> file_name("p01_T2"), file_name("a b"), file_name("a-b")
+    ('p01_T2', 'a-b-c8687a08', 'a-b')
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:LONGEST_NAME]
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def write_whole(path: Path, text: str) -> None:

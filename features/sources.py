@@ -89,6 +89,7 @@ class TableSource(Settings):
     @staticmethod
     def joined(left: pd.DataFrame, right: pd.DataFrame, path: str) -> pd.DataFrame:
         """Samples that are in both tables, with the columns of both; `path` is what the right one is called."""
+        right = _without_same_patients(left, right, path)
         shared = left.columns.intersection(right.columns)
         if len(shared):
             raise InputError(f"Column {shared[0]!r} of {path} is in an earlier table too; rename or drop it in one of them.")
@@ -190,6 +191,20 @@ def _read_text(path: Path, kind: str, text_columns: tuple[str, ...]) -> pd.DataF
     if not isinstance(frame.index, pd.RangeIndex):  # pandas has then moved every name one column to the right
         raise InputError(f"{path} has more values in a row than names in the header line; name every column, or none too many.")
     return frame
+
+
+def _without_same_patients(left: pd.DataFrame, right: pd.DataFrame, path: str) -> pd.DataFrame:
+    """A table without its column of patients, where another has said the same already: each extracted table has one."""
+    names = [record.patient for record in right.attrs.get("extraction", ()) if record.patient in left.columns]
+    if not names:
+        return right
+    both = left.index.intersection(right.index)
+    differs = left.loc[both, names[0]].astype(str) != right.loc[both, names[0]].astype(str)
+    if differs.any():
+        raise InputError(
+            f"Sample {both[differs.to_numpy()][0]!r} is of another patient in {path} than in an earlier table; correct one."
+        )
+    return right.drop(columns=names[0])
 
 
 def _as_tuple(paths: Paths) -> tuple[str, ...]:

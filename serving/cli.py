@@ -179,7 +179,21 @@ def _read_samples(predictor: Predictor, table: Path, sample: str | None) -> tupl
     column = _sample_column(frame, (*predictor.features, *predictor.aliases), sample)
     if column is not None and sample is None:
         frame = read_table(table, text_columns=(column, *words))  # once more, so that a sample called 007 stays that
-    return frame, column
+    return _with_protocol(predictor, frame, column, table), column
+
+
+def _with_protocol(predictor: Predictor, frame: pd.DataFrame, column: str | None, table: Path) -> pd.DataFrame:
+    """The table, with what the model must know of the acquisition if that lies beside it: `hypoxia extract` writes it apart."""
+    from features.extracted import read_record
+    from features.sources import read_table
+
+    beside = table.with_name(f"acquisition{''.join(table.suffixes)}")
+    ours, theirs = read_record(table), read_record(beside) if beside.is_file() else None
+    if column is None or ours is None or theirs is None or theirs.settings_hash != ours.settings_hash or beside == table:
+        return frame
+    protocol = read_table(beside, text_columns=(column, *predictor.levels))
+    wanted = [name for name in predictor.features if name in protocol.columns and name not in frame.columns]
+    return frame.merge(protocol[[column, *wanted]], on=column, how="left") if wanted and column in protocol.columns else frame
 
 
 def _score_frame(predictor: Predictor, frame: pd.DataFrame, column: str | None) -> pd.DataFrame:
@@ -269,7 +283,8 @@ def _welcome(shelf: Shelf, served: tuple[Shelved, ...], url: str) -> str:
 
     first = served[0]
     schema = FeatureSchema.model_validate_json((shelf.path(first.current) / "schema.json").read_text(encoding="utf-8"))
-    body = shlex.quote(json.dumps({"rows": [{"id": "a", "features": dict.fromkeys(schema.names, 0.0)}]}))
+    example = {feature.name: feature.levels[0] if feature.levels else 0.0 for feature in schema.features}
+    body = shlex.quote(json.dumps({"rows": [{"id": "a", "features": example}]}))
     model = f"{url}/v1/models/{quote(first.name)}"
     listed = ", ".join(f"{one.name}:{one.current.version}" for one in served)
     return (

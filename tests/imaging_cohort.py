@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 import yaml
+from distributed import LocalCluster
 from scipy.ndimage import gaussian_filter
 
 SHAPE = (8, 28, 28)
@@ -75,3 +77,11 @@ def write_imaging_study(folder: Path, profile: str = "ibsi", **changes: object) 
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
     return path
+
+
+@contextmanager
+def scheduler_of_this_process() -> Iterator[str]:
+    """Address of workers that need not be started anew every time."""
+    free = "127.0.0.1:0"
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=free) as cluster:
+        yield cluster.scheduler_address

@@ -20,7 +20,8 @@ URI = click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKIN
 @STUDY
 @JSON
 def check(study: Path, as_json: bool) -> None:
-    """Read STUDY and its data, and report what is there and what looks wrong. Trains nothing, writes nothing.
+    """Read STUDY and its data, and report what is there and what looks wrong. Trains nothing; measures images, where they are
+    the source, if that was not done before.
 
     Reported: samples, events, patients, missing values, constant and duplicate columns, columns that look like an
     identifier or like the outcome (AUC above 0.99), and rows that are copies of another patient's. Where the study names site

@@ -12,6 +12,7 @@ import click
 from features.errors import InputError
 
 if TYPE_CHECKING:
+    from features.imaging.settings import MaskSettings
     from features.imaging.source import ImageSource
     from training.config import Compute
 
@@ -28,6 +29,13 @@ SCHEDULER = click.option("--scheduler", help="Address of a Dask scheduler whose 
 @click.option(
     "--sequence", "sequences", multiple=True, help="With a manifest: a sequence to measure; may be given several times."
 )
+@click.option(
+    "--masks",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="With a manifest: what becomes of odd masks, as under masks in a study (off_grid=resample, disconnected=largest or "
+    "keep, one_slice=keep, minimum_voxels=N); may be given several times, and is part of the settings' hash.",
+)
 @WORKERS
 @SCHEDULER
 @click.option("--strict", is_flag=True, help="End with exit code 1 if any case failed.")
@@ -37,6 +45,7 @@ def extract(
     profile: str | None,
     output: str | None,
     sequences: tuple[str, ...],
+    masks: tuple[str, ...],
     workers: int | None,
     scheduler: str | None,
     strict: bool,
@@ -56,7 +65,7 @@ def extract(
     from training.console import stderr_console
     from training.extracting import extract_images
 
-    images, folder, of_study = images_of(source, profile, output, sequences)
+    images, folder, of_study = images_of(source, profile, output, sequences, masks)
     workers = workers or (of_study.workers if of_study else WORKERS_OF_A_MANIFEST)
     scheduler = scheduler or (of_study.scheduler if of_study else None)
     try:
@@ -71,7 +80,7 @@ def extract(
 
 
 def images_of(
-    source: Path, profile: str | None, output: str | None, sequences: tuple[str, ...]
+    source: Path, profile: str | None, output: str | None, sequences: tuple[str, ...], masks: tuple[str, ...] = ()
 ) -> tuple[ImageSource, Path, Compute | None]:
     """Images, the folder that their paths are relative to, and how a study is to be run."""
     from features.imaging.source import ImageSource
@@ -79,13 +88,32 @@ def images_of(
     if source.suffix.lower() == ".csv":
         if profile is None:
             raise InputError(f"{source.name} is a manifest; say with --profile what to measure (`hypoxia profiles` lists them).")
-        images = ImageSource(manifest=source.name, profile=profile, output=output or "extracted", sequences=sequences)
+        images = ImageSource(
+            manifest=source.name, profile=profile, output=output or "extracted", sequences=sequences, masks=_masks(masks)
+        )
         return images, source.resolve().parent, None
-    if profile or output or sequences:
-        raise InputError("--profile, --output and --sequence go with a manifest; a study says them itself, under cohort.source.")
+    if profile or output or sequences or masks:
+        raise InputError(
+            "--profile, --output, --sequence and --masks go with a manifest; a study says them itself, under cohort.source."
+        )
     from training.config import load_study
 
     study = load_study(source)
     if not isinstance(study.cohort.source, ImageSource):
         raise InputError(f"{source} has its features already (cohort.source.kind: {study.cohort.source.kind}); use kind: images.")
     return study.cohort.source, study.folder, study.compute
+
+
+def _masks(given: tuple[str, ...]) -> MaskSettings:
+    from pydantic import ValidationError
+
+    from features.imaging.settings import MaskSettings
+
+    told = dict(one.partition("=")[::2] for one in given)
+    try:
+        return MaskSettings.model_validate(told)
+    except ValidationError as cause:
+        fault = cause.errors()[0]
+        key = str(fault["loc"][0])
+        known = ", ".join(MaskSettings.model_fields)
+        raise InputError(f"--masks {key}={told[key]} is not possible ({fault['msg']}); keys are {known}.") from cause

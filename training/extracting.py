@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from features.errors import InputError
+from features.extracted import read_record
 from features.imaging.source import ImageSource
 from training.console import say, stderr_console
 
@@ -87,6 +88,10 @@ def _extracted(
     from features.imaging.extraction import extract
     from features.imaging.tables import write_tables
 
+    before = read_record(output / "features.csv")
+    if before and (before.settings_hash, before.manifest_hash) != (extraction.hash, manifest.hash):
+        what = f"profile {before.profile}, settings {before.settings_hash[:12]}"
+        say(console, "Warning", f"the tables in {output} are of another extraction ({what}) and will be replaced", "yellow")
     with alone(output), ExtractionProgress(console) as progress:
         extracted = extract(
             manifest,

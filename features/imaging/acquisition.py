@@ -123,7 +123,10 @@ def pixel_side(first: float, second: float) -> float:
 
 
 def acquisition_beside(path: Path, spacing_mm: tuple[float, ...], shown: str) -> Acquisition:
-    """Parameters from the BIDS sidecar (``.json``, ``.bval``) beside an image; the rest from its geometry.
+    """Parameters from the BIDS sidecar (``.json``, ``.bval``) beside an image; of its geometry only the pixels.
+
+    The distance of slices is not their thickness, which a file without a sidecar does not know: taken for it, the format of a
+    file would pass for a property of the scan.
 
     Parameters
     ----------
@@ -142,10 +145,7 @@ def acquisition_beside(path: Path, spacing_mm: tuple[float, ...], shown: str) ->
     Gorgolewski et al. 2016, doi:10.1038/sdata.2016.44
     """
     sidecar, weightings = sidecars_of(path)
-    known: dict[str, Any] = {
-        "slice_thickness_mm": spacing_mm[2],
-        "pixel_spacing_mm": pixel_side(spacing_mm[0], spacing_mm[1]),
-    }
+    known: dict[str, Any] = {"pixel_spacing_mm": pixel_side(spacing_mm[0], spacing_mm[1])}
     if sidecar.is_file():
         known |= _from_sidecar(_read_sidecar(sidecar, shown), sidecar.name, shown)
     if weightings.is_file():

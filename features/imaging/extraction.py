@@ -133,7 +133,12 @@ def extract(
     pending = [case for case in plan.cases if case not in found]
     for case, measured in _measured(pending, extraction, min(workers, len(pending)), scheduler) if pending else ():
         if not measured.transient:
-            _keep(memory, keys[case], measured)
+            try:
+                _keep(memory, keys[case], measured)
+            except OSError as cause:
+                raise InputError(
+                    f"{memory} cannot be written to ({cause.strerror}); make room, or name another output. What is kept is used."
+                ) from cause
         found[case] = measured
         on_done(Done(case, measured, False, len(found), len(plan.cases)))
     return Extracted(plan, tuple((case, found[case]) for case in plan.cases), len(kept), monotonic() - started)

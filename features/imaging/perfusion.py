@@ -18,6 +18,7 @@ from features.settings import Settings
 
 PAPER = "Fjeldbo et al. 2020, doi:10.1016/j.ebiom.2020.102841"
 THRESHOLD, CUTOFF = 1.56, 0.27
+SHORTEST_S = 60.0
 FLAGS = {"invalid": 1, "at_bound": 2, "poor_fit": 4, "no_enhancement": 8}
 
 
@@ -171,7 +172,7 @@ def perfusion_maps(series: Series, mask: sitk.Image, settings: PerfusionSettings
     Raises
     ------
     ImageError
-        The times are unknown.
+        The times are unknown, or all within a minute.
     InputError
         The series has too few frames.
 
@@ -183,6 +184,12 @@ def perfusion_maps(series: Series, mask: sitk.Image, settings: PerfusionSettings
         raise ImageError(
             "The times of the frames are not known; give them in seconds in column times_s of the manifest (joined by ';'), or "
             "as FrameTimesStart in the JSON sidecar."
+        )
+    covered = max(series.times_s) - min(series.times_s)
+    if covered < SHORTEST_S:
+        raise ImageError(
+            f"The frames cover {covered:g} s, and nothing washes out in less than {SHORTEST_S:g} s; give the times in seconds, "
+            "or leave the series out."
         )
     inside = sitk.GetArrayFromImage(mask) != 0
     increase = relative_signal_increase(series.signal(inside), settings.brix.baseline_frames, settings.minimum_signal)

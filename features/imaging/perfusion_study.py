@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ import SimpleITK as sitk
 from features.errors import InputError, did_you_mean
 from features.extracted import ExtractionRecord, record_path
 from features.feature import Feature
-from features.files import write_whole
+from features.files import file_name, write_whole
 from features.imaging.brix import check_frames
 from features.imaging.errors import ImageError
 from features.imaging.manifest import Entry, Manifest, load_manifest
@@ -318,7 +317,7 @@ def run_perfusion(
 
 
 def _write_case(found: PerfusionCase, output: Path) -> None:
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", f"{found.case.entry.sample}_{found.case.entry.sequence}")
+    name = file_name(f"{found.case.entry.sample}_{found.case.entry.sequence}")
     if found.maps is not None:
         for parameter, image in found.maps.images().items():
             path = output / "maps" / f"{name}_{parameter}.nii.gz"

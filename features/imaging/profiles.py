@@ -558,8 +558,10 @@ def _lbp_2d_lacks(options: Options) -> str | None:
 def _lbp_3d_lacks(options: Options) -> str | None:
     import scipy.special
 
-    if find_spec("trimesh") is None:
-        return "which need trimesh; pip install trimesh, or leave LBP3D out"
+    try:
+        import trimesh  # noqa: F401 - PyRadiomics asks no more, and drops the filter if it cannot
+    except ImportError:
+        return "which need trimesh, which is not installed or cannot be imported; pip install trimesh, or leave LBP3D out"
     if not hasattr(scipy.special, "sph_harm") or find_spec("scipy.ndimage.interpolation") is None:
         return f"which need scipy.special.sph_harm, and SciPy {scipy.__version__} has it no more; pip install 'scipy<1.17'"
     return None

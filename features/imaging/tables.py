@@ -15,6 +15,7 @@ import pandas as pd
 from features.errors import InputError
 from features.extracted import ExtractionRecord, record_path
 from features.feature import Feature
+from features.files import file_name
 from features.imaging.case import Redrawing
 from features.imaging.extraction import Extracted
 from features.imaging.manifest import Manifest
@@ -196,7 +197,7 @@ def _timings(extracted: Extracted) -> pd.DataFrame:
 def _write_pictures(extracted: Extracted, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for case, measured in extracted.results:
-        path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '-', case.name)}.png"
+        path = folder / f"{file_name(case.name)}.png"
         if measured.picture and not (path.is_file() and path.read_bytes() == measured.picture):
             picture = measured.picture
             _write(path, lambda stage, picture=picture: stage.write_bytes(picture))  # type: ignore[misc]

@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from distributed import LocalCluster
-from imaging_cohort import imaging_cohort, write_imaging_study
+from imaging_cohort import imaging_cohort, scheduler_of_this_process, write_imaging_study
 
 from features.cli import hypoxia
 from features.errors import InputError
@@ -191,8 +190,8 @@ def test_an_absent_sample_column_is_named_by_its_option(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
-        yield cluster.scheduler_address
+    with scheduler_of_this_process() as address:
+        yield address
 
 
 def shapes(folder: Path) -> Path:

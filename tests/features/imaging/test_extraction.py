@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import KilledWorker, LocalCluster
-from imaging_cohort import SHAPE, imaging_cohort, region, write
+from distributed import KilledWorker
+from imaging_cohort import SHAPE, imaging_cohort, region, scheduler_of_this_process, write
 
 from features.cohort import CohortSettings, load_cohort
 from features.errors import InputError
@@ -30,6 +30,7 @@ from features.imaging.profiles import find_profile
 from features.imaging.settings import Extraction, MaskSettings
 from features.imaging.source import ImageSource
 from features.imaging.tables import write_tables
+from training.cli_extract import images_of
 
 IBSI = Extraction(profile=find_profile("ibsi", Path()))
 KEEP = MaskSettings(disconnected="keep")
@@ -39,8 +40,8 @@ HALLE = Extraction(profile=find_profile("halle2024", Path()))
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """Workers of this process, so that the tests need not wait for new ones every time."""
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
-        yield cluster.scheduler_address
+    with scheduler_of_this_process() as address:
+        yield address
 
 
 def run(
@@ -197,6 +198,23 @@ def test_pictures_show_every_case_that_was_measured(tmp_path: Path, scheduler: s
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
 
+def test_names_that_files_cannot_have_keep_their_pictures_apart(tmp_path: Path, scheduler: str) -> None:
+    manifest = imaging_cohort(tmp_path, 3)
+    rows = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    rows.assign(sample=["a b", "a-b", "a\u00e4b"]).to_csv(manifest, index=False)
+    run(manifest, scheduler)
+    assert len(list((tmp_path / "extracted" / "pictures").iterdir())) == 3
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(memory: Path, key: str, measured: Measured) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_keep", full)
+    with pytest.raises(InputError, match="cannot be written to \\(No space left on device\\); make room"):
+        run(imaging_cohort(tmp_path, 1), scheduler)
+
+
 class _Failed:
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -272,6 +290,45 @@ def test_features_of_another_manifest_are_not_taken_for_these(tmp_path: Path, sc
     imaging_cohort(tmp_path, 3)
     with pytest.raises(InputError, match="another manifest"):
         ImageSource(manifest="manifest.csv", profile="ibsi").read(tmp_path)
+
+
+def test_tables_of_two_extractions_are_joined_by_samples_whose_patients_they_agree_on(tmp_path: Path, scheduler: str) -> None:
+    manifest = imaging_cohort(tmp_path, 4, ("T2", "ADC"))
+    run(manifest, scheduler)
+    read = load_manifest(manifest)
+    other = Extraction(profile=IBSI.profile, masks=KEEP, sequences=("ADC",))
+    write_tables(extract(read, other, tmp_path / "m", scheduler=scheduler), read, other, tmp_path / "other")
+    paths = ["extracted/T2.csv", "other/features.csv", "outcomes.csv"]
+    source = {"kind": "table", "path": paths, "sample": "sample"}
+    both = CohortSettings.model_validate({"source": source, "endpoint": {"kind": "binary", "column": "hypoxic"}})
+    cohort = load_cohort(both, tmp_path)
+    assert cohort.features.shape == (4, 2 * len(IBSI.profile.features(["T2"])))
+    assert cohort.extraction_hash not in (None, IBSI.hash, other.hash)
+    table = tmp_path / "other" / "features.csv"
+    table.write_text(table.read_text().replace("p001", "p999"))
+    with pytest.raises(InputError, match=r"Sample .s001. is of another patient in other/features\.csv"):
+        load_cohort(both, tmp_path)
+
+
+def test_diagnostics_are_no_features_in_a_table_without_its_record_either(tmp_path: Path, scheduler: str) -> None:
+    profile = find_profile("bodalal4032a", tmp_path).model_copy(update={"minimum_voxels": 2, "columns": ()})
+    coarse = profile.model_copy(update={"resolutions": profile.resolutions[:1], "images": profile.images[:1]})
+    run(imaging_cohort(tmp_path, 4), scheduler, Extraction(profile=coarse))
+    table = pd.read_csv(tmp_path / "extracted" / "features.csv")
+    assert table.columns.str.contains("diagnostics_").any()
+    table.merge(pd.read_csv(tmp_path / "outcomes.csv")).to_csv(tmp_path / "merged.csv", index=False)
+    source = {"kind": "table", "path": "merged.csv", "sample": "sample"}
+    merged = {"source": source, "endpoint": {"kind": "binary", "column": "hypoxic"}, "patient": "patient"}
+    cohort = load_cohort(CohortSettings.model_validate(merged), tmp_path)
+    assert not cohort.features.columns.str.contains("diagnostics").any()
+    assert any("diagnostics columns" in note for note in cohort.notes)
+
+
+def test_masks_of_a_manifest_are_treated_as_a_study_would_say() -> None:
+    images, _, _ = images_of(Path("m.csv"), "ibsi", None, (), ("disconnected=largest", "minimum_voxels=5"))
+    assert images.masks == MaskSettings(disconnected="largest", minimum_voxels=5)
+    with pytest.raises(InputError, match="--masks disconnected=some is not possible"):
+        images_of(Path("m.csv"), "ibsi", None, (), ("disconnected=some",))
 
 
 def command(folder: Path, *options: str) -> list[str]:

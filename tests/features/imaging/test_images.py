@@ -132,7 +132,8 @@ def test_a_header_without_its_voxels_names_what_is_missing(tmp_path: Path) -> No
 def test_the_sidecar_is_read_in_the_units_of_bids(tmp_path: Path) -> None:
     path = made.written(tmp_path / "a.nii.gz", made.ramp())
     told = {"RepetitionTime": 4.0, "EchoTime": 0.08, "FlipAngle": 90, "MagneticFieldStrength": 3, "EchoTrainLength": 16}
-    (tmp_path / "a.json").write_text(json.dumps({**told, "PhaseEncodingDirection": "j-", "PatientName": "Secret"}))
+    told |= {"PhaseEncodingDirection": "j-", "SliceThickness": 2.5, "PatientName": "Secret"}
+    (tmp_path / "a.json").write_text(json.dumps(told))
     (tmp_path / "a.bval").write_text("0 200 800\n")
     row = read_volume(path).acquisition.row()
     assert row == {
@@ -143,11 +144,16 @@ def test_the_sidecar_is_read_in_the_units_of_bids(tmp_path: Path) -> None:
         "averages": None,
         "echo_train_length": 16.0,
         "phase_direction": "COL",
-        "slice_thickness_mm": pytest.approx(3.0),
+        "slice_thickness_mm": 2.5,
         "pixel_spacing_mm": pytest.approx(np.sqrt(0.8 * 1.2)),
         "b_value_s_mm2": None,
         "b_value_count": 3.0,
     }
+
+
+def test_the_distance_of_slices_is_not_taken_for_their_thickness(tmp_path: Path) -> None:
+    acquired = read_volume(made.written(tmp_path / "a.nii.gz", made.ramp())).acquisition
+    assert (acquired.slice_thickness_mm, acquired.voxel_volume_mm3) == (None, None)
 
 
 @pytest.mark.parametrize(

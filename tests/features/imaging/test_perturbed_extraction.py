@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
-from distributed import LocalCluster
-from imaging_cohort import imaging_cohort
+from imaging_cohort import imaging_cohort, scheduler_of_this_process
 
 from features.extracted import is_as_written, read_record
 from features.imaging.case import Redrawing
@@ -32,8 +31,8 @@ EXTRACTION = Extraction(profile=SMALL, masks=MaskSettings(disconnected="keep"))
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
-        yield cluster.scheduler_address
+    with scheduler_of_this_process() as address:
+        yield address
 
 
 def ways(count: int, seed: int = 0, **changes: float) -> tuple[Redrawing, ...]:

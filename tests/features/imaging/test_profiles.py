@@ -356,13 +356,14 @@ def test_shipped_profiles_can_be_measured_here(name: str) -> None:
 @pytest.mark.parametrize(
     ("absent", "name", "message"),
     [
-        ("trimesh", "full", "full asks for LBP3D images, which need trimesh; pip install trimesh"),
+        ("trimesh", "full", "full asks for LBP3D images, which need trimesh, which is not installed or cannot be imported"),
         ("radiomics", "halle2024", "needs PyRadiomics, which is not installed; pip install"),
     ],
 )
 def test_a_missing_library_stops_the_run(absent: str, name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     there = module.find_spec
     monkeypatch.setattr(module, "find_spec", lambda asked: None if asked == absent else there(asked))
+    monkeypatch.setitem(sys.modules, absent, None)  # importing it fails
     with pytest.raises(InputError, match=message):
         preflight(PROFILES[name])
     if absent == "trimesh":
