@@ -291,7 +291,7 @@ def _assemble(settings: CohortSettings, frame: pd.DataFrame, where: str = "") ->
     patient = settings.patient or next((one.patient for one in records if one.patient in frame.columns), None)
     protocol, site = _protocol(settings, frame), _site(settings, frame)
     patients = _patients(patient, frame)
-    no_features = {*labelling.used, patient, settings.site, *settings.acquisition}
+    no_features = {*labelling.used, patient, settings.site, *settings.acquisition, *(record.patient for record in records)}
     no_features |= {name for name, feature in described.items() if feature.family in BARRED}
     # PyRadiomics' own name for what describes image and mask, which a table without its record has too.
     diagnostics = [name for name in frame.columns if DIAGNOSTICS.search(str(name)) and name not in no_features]

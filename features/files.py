@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from features.errors import InputError
@@ -24,6 +25,22 @@ def file_name(name: str) -> str:
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def replace_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let something write a file beside its place, under a name of the same ending, and put it there when it is whole.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; what was there stays.
+    """
+    stage = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(stage)
+        stage.replace(path)
+    finally:
+        stage.unlink(missing_ok=True)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there whole or as it was.
 
@@ -32,12 +49,9 @@ def write_whole(path: Path, text: str) -> None:
     InputError
         It cannot be written there.
     """
-    stage = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        stage.write_text(text, encoding="utf-8")
-        stage.replace(path)
+        replace_whole(path, lambda stage: stage.write_text(text, encoding="utf-8"))
     except OSError as cause:
-        stage.unlink(missing_ok=True)
         raise InputError(
             f"{path} cannot be written ({cause.strerror}); name a file in a folder that exists and is yours."
         ) from cause

@@ -106,7 +106,7 @@ class AcquisitionRegression(_Harmonising):
         Intercept, then one row per column of the design, in units of feature per unit of parameter; 0 where not gated.
     mean_, scale_ : ndarray of shape (n_features,)
         Of what the regression leaves; the scale is infinite for a feature of which nothing is left: it becomes 0.
-    medians_, protocol_minimum_, protocol_maximum_ : ndarray of shape (n_protocol,)
+    medians_ : ndarray of shape (n_protocol,)
     categories_ : list of ndarray
         Codes that training samples have, per parameter; empty for a quantity.
 
@@ -180,13 +180,6 @@ class AcquisitionRegression(_Harmonising):
         features, protocol = self._parted(X, reset=False)
         return np.asarray((self._residuals(features, self._design(self._filled(protocol))) - self.mean_) / self.scale_)
 
-    def outside(self, X: Any) -> np.ndarray:
-        """Whether a sample was measured with a parameter outside the training range, shape (n_samples,)."""
-        check_is_fitted(self)
-        _, protocol = self._parted(X, reset=False)
-        beyond = (protocol < self.protocol_minimum_) | (protocol > self.protocol_maximum_) | self._unknown(protocol)
-        return np.asarray(beyond.any(axis=1))
-
     def restricted(self, kept: Sequence[int]) -> Self:
         """The same for fewer features, with the same numbers.
 
@@ -209,7 +202,6 @@ class AcquisitionRegression(_Harmonising):
             setattr(copy, name, getattr(self, name)[kept])
         copy.coefficients_ = self.coefficients_[:, kept]
         copy.medians_, copy.categories_ = self.medians_, self.categories_
-        copy.protocol_minimum_, copy.protocol_maximum_ = self.protocol_minimum_, self.protocol_maximum_
         return copy
 
     @property
@@ -231,7 +223,7 @@ class AcquisitionRegression(_Harmonising):
         return np.array(concerned, dtype=bool).reshape(len(concerned), n_features)
 
     def _describe(self, protocol: np.ndarray) -> None:
-        """Keep what fills a gap and what is in range; columns without any value have neither."""
+        """Keep what fills a gap; a column without any value has nothing that could."""
         present = [column[~np.isnan(column)] for column in protocol.T]
         for number, values in enumerate(present):
             if not len(values):
@@ -239,8 +231,6 @@ class AcquisitionRegression(_Harmonising):
         coded = [position in self.categorical for position in self.protocol]
         self.categories_ = [np.unique(values) if code else np.empty(0) for values, code in zip(present, coded, strict=True)]
         self.medians_ = np.array([_middle(values, code) for values, code in zip(present, coded, strict=True)], dtype=float)
-        self.protocol_minimum_ = np.array([values.min() for values in present], dtype=float)
-        self.protocol_maximum_ = np.array([values.max() for values in present], dtype=float)
 
     def _unknown(self, protocol: np.ndarray) -> np.ndarray:
         """Codes that no training sample has."""

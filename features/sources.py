@@ -195,7 +195,8 @@ def _read_text(path: Path, kind: str, text_columns: tuple[str, ...]) -> pd.DataF
 
 def _without_same_patients(left: pd.DataFrame, right: pd.DataFrame, path: str) -> pd.DataFrame:
     """A table without its column of patients, where another has said the same already: each extracted table has one."""
-    names = [record.patient for record in right.attrs.get("extraction", ()) if record.patient in left.columns]
+    records = (*left.attrs.get("extraction", ()), *right.attrs.get("extraction", ()))
+    names = [record.patient for record in records if record.patient in left.columns and record.patient in right.columns]
     if not names:
         return right
     both = left.index.intersection(right.index)

@@ -15,7 +15,7 @@ from features.imaging.radiomics import CaseImage, measure
 from features.imaging.settings import MaskSettings
 
 
-def measure_case(case: Case, profile: Profile, masks: MaskSettings, pictures: bool = True) -> Measured:
+def measure_case(case: Case, profile: Profile, masks: MaskSettings) -> Measured:
     """Read, check, measure and draw one case; a case that cannot be used says why."""
     started = perf_counter()
     try:
@@ -27,7 +27,7 @@ def measure_case(case: Case, profile: Profile, masks: MaskSettings, pictures: bo
         return Measured(failure=str(error), file=error.file, seconds={"read": perf_counter() - started})
     measured = perf_counter()
     masks_seen = [one.mask for one in images.values() if one.mask is not None]
-    picture = overlay({name: one.image for name, one in images.items()}, masks_seen[0]) if pictures and case.pictured else b""
+    picture = overlay({name: one.image for name, one in images.items()}, masks_seen[0]) if case.pictured else b""
     return Measured(
         values=values,
         acquisition={name: _protocol(volumes[name].acquisition) for name in case.wanted},

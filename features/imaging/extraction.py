@@ -7,7 +7,6 @@ that fails, or whose worker dies, leaves the others alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from features.errors import InputError
+from features.files import replace_whole
 from features.imaging.case import Case, Measured, Redrawing
 from features.imaging.cases import measure_case
 from features.imaging.manifest import Manifest
@@ -43,7 +43,7 @@ _LOCAL: dict[str, Any] = {
     "silence_logs": "CRITICAL",
 }
 CONNECT_S = 20
-DIES = "its process ended while it was measured (out of memory?); give it a machine with more memory or fewer workers"
+TOO_LARGE = "There was not enough memory to measure it, or its process ended; use fewer workers, or a machine with more memory."
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def extract(
     started = monotonic()
     prepared = prepared or prepare(manifest, extraction, redrawings)
     plan, keys = prepared.plan, prepared.keys
-    kept = {case: recalled for case, key in keys.items() if (recalled := _recall(memory, key)) is not None}
+    kept = {case: recalled for case, key in keys.items() if (recalled := _recall(memory, key, case)) is not None}
     found = {**prepared.unreadable, **kept}
     for number, (case, measured) in enumerate(found.items(), start=1):
         on_done(Done(case, measured, case in kept, number, len(plan.cases)))
@@ -164,8 +164,8 @@ def _result(future: Future[Measured]) -> Measured:
     error = future.exception()
     if error is None:
         return future.result()
-    if isinstance(error, KilledWorker):
-        return Measured(failure=DIES, transient=True)
+    if isinstance(error, KilledWorker | MemoryError):
+        return Measured(failure=TOO_LARGE, transient=True)
     return Measured(failure=f"Not foreseen: {type(error).__name__}: {error}", transient=True)
 
 
@@ -190,13 +190,16 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
         yield client
 
 
-def _recall(memory: Path, key: str) -> Measured | None:
+def _recall(memory: Path, key: str, case: Case) -> Measured | None:
+    """What is kept of a case; a failure that names a file only if that is still its name."""
     try:
         content = json.loads((memory / f"{key}.json").read_text(encoding="utf-8"))
         picture = (memory / f"{key}.png").read_bytes() if content.pop("drawn") else b""
     except (OSError, ValueError, KeyError):
         return None  # not there, or not whole: it is measured again
-    return Measured(**content, picture=picture)
+    measured = Measured(**content, picture=picture)
+    shown = {name for part in case.parts for _, name in part.files}
+    return measured if measured.file is None or measured.file in shown else None
 
 
 def _keep(memory: Path, key: str, measured: Measured) -> None:
@@ -206,11 +209,6 @@ def _keep(memory: Path, key: str, measured: Measured) -> None:
     picture = content.pop("picture")
     content.pop("transient")
     if picture:
-        _write(memory / f"{key}.png", picture)
-    _write(memory / f"{key}.json", json.dumps({**content, "drawn": bool(picture)}).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    stage = path.with_name(f".{path.name}.{os.getpid()}")
-    stage.write_bytes(content)
-    stage.replace(path)
+        replace_whole(memory / f"{key}.png", lambda stage: stage.write_bytes(picture))
+    told = json.dumps({**content, "drawn": bool(picture)})
+    replace_whole(memory / f"{key}.json", lambda stage: stage.write_text(told, encoding="utf-8"))

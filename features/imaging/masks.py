@@ -98,8 +98,8 @@ def put_on_grid(
     same_size = shares_voxels and sorted(mask.GetSize()) == sorted(like.GetSize())
     if not (same_size or (sparse and shares_voxels)) and settings.off_grid == "refuse":
         raise ImageError(
-            f"{shown} is on another grid than {onto} ({_difference(mask, like)}); set off_grid: resample, or name under "
-            "reference the sequence that it was drawn on.",
+            f"{shown} is on another grid than {onto} ({_difference(mask, like)}); set masks.off_grid to resample "
+            "(--masks off_grid=resample), or name under reference the sequence that it was drawn on.",
             file=shown,
         )
     _check_inside(mask, like, between, shown, onto)
@@ -177,8 +177,8 @@ def check_mask(mask: sitk.Image, settings: MaskSettings, shown: str) -> sitk.Ima
         raise ImageError(f"{shown} has only {counted}; {settings.minimum_voxels} are the fewest (minimum_voxels).", file=shown)
     if len(sizes) > 1 and settings.disconnected == "refuse":
         raise ImageError(
-            f"{shown} is in {len(sizes)} parts that do not touch (of {_listed(sizes)} voxels); set disconnected: "
-            "largest or keep.",
+            f"{shown} is in {len(sizes)} parts that do not touch (of {_listed(sizes)} voxels); set masks.disconnected to "
+            "largest or keep (--masks disconnected=largest).",
             file=shown,
         )
     _check_thick(mask, settings, shown)
@@ -207,7 +207,11 @@ def _check_thick(mask: sitk.Image, settings: MaskSettings, shown: str) -> None:
         raise ImageError(f"{shown} is a line of {inside.sum()} voxels, which has no texture; draw the region.", file=shown)
     if thin == 1 and settings.one_slice == "refuse":
         where = "lies in one slice" if extents[0] == 1 else "is one voxel thick"
-        raise ImageError(f"{shown} {where}; set one_slice: keep to measure it all the same, or leave the row out.", file=shown)
+        raise ImageError(
+            f"{shown} {where}; set masks.one_slice to keep (--masks one_slice=keep) to measure it all the same, or leave the row "
+            "out.",
+            file=shown,
+        )
 
 
 def check_finite(image: sitk.Image, mask: sitk.Image | None, shown: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ import SimpleITK as sitk
 from features.errors import InputError, did_you_mean
 from features.extracted import ExtractionRecord, record_path
 from features.feature import Feature
-from features.files import file_name, write_whole
+from features.files import file_name, replace_whole, write_whole
 from features.imaging.brix import check_frames
 from features.imaging.errors import ImageError
 from features.imaging.manifest import Entry, Manifest, load_manifest
@@ -321,29 +320,20 @@ def _write_case(found: PerfusionCase, output: Path) -> None:
     if found.maps is not None:
         for parameter, image in found.maps.images().items():
             path = output / "maps" / f"{name}_{parameter}.nii.gz"
-            _write(path, lambda stage, image=image: sitk.WriteImage(image, str(stage)))  # type: ignore[misc]
+            replace_whole(path, lambda stage, image=image: sitk.WriteImage(image, str(stage)))  # type: ignore[misc]
     if found.picture:
-        _write(output / "pictures" / f"{name}.png", lambda stage: stage.write_bytes(found.picture))
+        replace_whole(output / "pictures" / f"{name}.png", lambda stage: stage.write_bytes(found.picture))
 
 
 def _write_tables(table: PerfusionTable, output: Path) -> None:
     """The record last: a table without one, or that does not fit it, was not finished."""
     text, parquet = output / "perfusion.csv", output / "perfusion.parquet"
-    _write(output / "slices.csv", lambda path: table.slices.to_csv(path, index=False))
-    _write(output / "failures.csv", lambda path: table.failures.to_csv(path, index=False))
-    _write(parquet, lambda path: table.rows.reset_index().to_parquet(path, index=False))
-    _write(text, lambda path: table.rows.to_csv(path))
+    replace_whole(output / "slices.csv", lambda path: table.slices.to_csv(path, index=False))
+    replace_whole(output / "failures.csv", lambda path: table.failures.to_csv(path, index=False))
+    replace_whole(parquet, lambda path: table.rows.reset_index().to_parquet(path, index=False))
+    replace_whole(text, lambda path: table.rows.to_csv(path))
     files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (parquet, text)}
     write_whole(record_path(text), table.record.model_copy(update={"files": files}).model_dump_json(indent=1))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    stage = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(stage)
-        stage.replace(path)
-    finally:
-        stage.unlink(missing_ok=True)
 
 
 def _table(found: list[PerfusionCase], manifest: Manifest, settings: PerfusionSettings) -> PerfusionTable:

@@ -41,7 +41,7 @@ REFUSALS = {
 
 
 # What PyRadiomics and SimpleITK raise over an image: the case fails, and the others go on.
-FAILURES = (ValueError, RuntimeError, IndexError, ArithmeticError, MemoryError)
+FAILURES = (ValueError, RuntimeError, IndexError, ArithmeticError)
 
 # A co-occurrence matrix of so many grey levels in 13 directions takes 1.7 GB.
 MOST_LEVELS = 4096
@@ -221,7 +221,7 @@ def _on_one_grid(sequence: str, image: sitk.Image, mask: sitk.Image | None) -> t
     turned = np.abs(np.subtract(image.GetDirection(), mask.GetDirection())).max()
     stretched = np.abs(np.divide(image.GetSpacing(), mask.GetSpacing()) - 1).max()
     if image.GetSize() != mask.GetSize() or max(apart, turned, stretched) > SAME_GRID:
-        raise ImageError(f"The mask of {sequence} is on another grid than the image; set masks.off_grid: resample.")
+        raise ImageError(f"The mask of {sequence} is on another grid than the image; set masks.off_grid to resample.")
     same = sitk.Cast(mask, sitk.sitkUInt8)
     same.CopyInformation(image)
     return image, same

@@ -175,7 +175,7 @@ def _fill(inside: Array, polygon: Array, shown: str, any_slice: bool) -> None:
     if np.ptp(depth) > 2 * OFF_SLICE or (off > OFF_SLICE and not any_slice):
         raise ImageError(
             f"{shown} was not drawn on the slices of this image (a contour is {off:.2g} slices off); name under reference the "
-            "sequence that it was drawn on, or set off_grid: resample.",
+            "sequence that it was drawn on, or set masks.off_grid to resample (--masks off_grid=resample).",
             file=shown,
         )
     _, rows, columns = inside.shape

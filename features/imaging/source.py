@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Paths = str | tuple[str, ...]
+PATIENT = "patient"  # as extracted tables call the column
 
 
 class ImageSource(Settings):
@@ -75,12 +76,8 @@ class ImageSource(Settings):
         extracted = TableSource(path=tuple(tables), sample="sample").read(folder)
         if not self.table:
             return extracted
-        known = TableSource(path=self.table, sample=self.sample).read(folder, text=text)
-        return TableSource.joined(
-            extracted.drop(columns=extracted.columns.intersection(known.columns[known.columns == "patient"])),
-            known,
-            "the tables of cohort.source.table",
-        )
+        known = TableSource(path=self.table, sample=self.sample).read(folder, text=(*text, PATIENT))
+        return TableSource.joined(extracted, known, "the tables of cohort.source.table")
 
     def _refuse_stale(self, folder: Path, tables: list[str]) -> None:
         wanted, manifest = self.extraction(folder), load_manifest(folder / self.manifest)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pandas as pd
 from features.errors import InputError
 from features.extracted import ExtractionRecord, record_path
 from features.feature import Feature
-from features.files import file_name
+from features.files import file_name, replace_whole
 from features.imaging.case import Redrawing
 from features.imaging.extraction import Extracted
 from features.imaging.manifest import Manifest
@@ -54,13 +53,13 @@ def write_tables(
         protocol = _acquisition(extracted)
         if protocol is not None:
             _write_table(output / ACQUISITION, *protocol, extracted, manifest, extraction)
-        _write(output / "failures.csv", lambda path: _failures(extracted).to_csv(path, index=False))
-        _write(output / "timings.csv", lambda path: _timings(extracted).to_csv(path, index=False))
+        replace_whole(output / "failures.csv", lambda path: _failures(extracted).to_csv(path, index=False))
+        replace_whole(output / "timings.csv", lambda path: _timings(extracted).to_csv(path, index=False))
         _write_pictures(extracted, output / "pictures")
         if prepared is not None:
             kinds = ("[!.]*.csv", "[!.]*.parquet", "[!.]*.json", "pictures/[!.]*.png")
             written = sorted(path for kind in kinds for path in output.glob(kind) if path.name != STATE)
-            _write(output / STATE, lambda path: path.write_text(prepared.state(written, output), encoding="utf-8"))
+            replace_whole(output / STATE, lambda path: path.write_text(prepared.state(written, output), encoding="utf-8"))
     except OSError as cause:
         raise InputError(f"{output} cannot be written to ({cause.strerror}); name another folder.") from cause
     return tuple(output / f"{name}.csv" for name in frames)
@@ -96,8 +95,8 @@ def write_redrawn(
                 path.unlink()
         for name, (way, one) in found.items():
             _write_table(output / name, *_table(one, columns), one, manifest, extraction, way)
-        _write(output / "failures.csv", lambda path: failures.to_csv(path, index=False))
-        _write(output / "timings.csv", lambda path: timings.to_csv(path, index=False))
+        replace_whole(output / "failures.csv", lambda path: failures.to_csv(path, index=False))
+        replace_whole(output / "timings.csv", lambda path: timings.to_csv(path, index=False))
         _write_pictures(extracted.of(redrawings[0]), output / "pictures")
     except OSError as cause:
         raise InputError(f"{output} cannot be written to ({cause.strerror}); name another folder.") from cause
@@ -160,8 +159,8 @@ def _write_table(
 ) -> None:
     """The record last: a table without one, or that does not fit it, was not finished."""
     parquet, text = stem.with_name(f"{stem.name}.parquet"), stem.with_name(f"{stem.name}.csv")
-    _write(parquet, lambda path: frame.reset_index().to_parquet(path, index=False))
-    _write(text, lambda path: frame.to_csv(path))
+    replace_whole(parquet, lambda path: frame.reset_index().to_parquet(path, index=False))
+    replace_whole(text, lambda path: frame.to_csv(path))
     record = ExtractionRecord(
         profile=extraction.profile.name,
         settings_hash=extraction.hash,
@@ -174,7 +173,7 @@ def _write_table(
         files={path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (parquet, text)},
         failures=len(extracted.failures),
     )
-    _write(record_path(text), lambda path: path.write_text(record.model_dump_json(indent=1), encoding="utf-8"))
+    replace_whole(record_path(text), lambda path: path.write_text(record.model_dump_json(indent=1), encoding="utf-8"))
 
 
 def _failures(extracted: Extracted) -> pd.DataFrame:
@@ -200,13 +199,4 @@ def _write_pictures(extracted: Extracted, folder: Path) -> None:
         path = folder / f"{file_name(case.name)}.png"
         if measured.picture and not (path.is_file() and path.read_bytes() == measured.picture):
             picture = measured.picture
-            _write(path, lambda stage, picture=picture: stage.write_bytes(picture))  # type: ignore[misc]
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    stage = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        write(stage)
-        stage.replace(path)
-    finally:
-        stage.unlink(missing_ok=True)
+            replace_whole(path, lambda stage, picture=picture: stage.write_bytes(picture))  # type: ignore[misc]

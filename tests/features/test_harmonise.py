@@ -174,14 +174,6 @@ def test_a_parameter_without_any_value_is_refused() -> None:
         regression(X, protocol, missing="median")
 
 
-def test_samples_measured_outside_the_training_protocol_are_pointed_out() -> None:
-    X, protocol = halle_like(60, 5, 3)
-    found = regression(X, protocol, categorical=(7,))
-    new = np.hstack([X, protocol])[:5]
-    new[1, 5], new[2, 7], new[3, 8], new[4, 6] = 1e5, 5.0, 3.0, np.nan
-    np.testing.assert_array_equal(found.outside(new), [False, True, True, True, False])
-
-
 def test_restricted_to_some_features_it_gives_the_same_numbers() -> None:
     X, protocol = halle_like(60, 8, 6)
     mixed = np.hstack([protocol[:, :2], X, protocol[:, 2:]])  # the protocol need not come last

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from asked import Answer, Hypoxia, ask
 from mlflow import MlflowClient
 from recorded import recorded_model, table_of
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline
 from toy import toy_cohort, toy_study
 
-from features import cli
 from features.bundle import ModelBundle, load_bundle, save_bundle
 from features.extracted import ExtractionRecord
 from features.feature import Feature
@@ -54,20 +54,6 @@ def at(site: str, count: int = 60, seed: int = 1, prefix: str = "new") -> pd.Dat
 
 def unlabelled(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=["Target", "PatientID"])
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-
-Hypoxia = Callable[..., Answer]
 
 
 @dataclass(frozen=True)
@@ -131,13 +117,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture
 def hypoxia(trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Hypoxia:
     def run(*arguments: str) -> Answer:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["hypoxia", *arguments, "--tracking-uri", trained.uri])
-        with pytest.raises(SystemExit) as ending:
-            cli.main()
-            sys.exit(0)
-        captured = capsys.readouterr()
-        return Answer(int(ending.value.code or 0), captured.out, captured.err)
+        return ask(monkeypatch, capsys, *arguments, "--tracking-uri", trained.uri)
 
     return run
 

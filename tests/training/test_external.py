@@ -1,7 +1,6 @@
 """A frozen model on a table from elsewhere, by the real command."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,26 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from asked import Answer, ask
 from mlflow import MlflowClient
 from recorded import recorded_model, table_of
 from sklearn.metrics import roc_auc_score
 
-from features import cli
 from features.bundle import load_bundle
 
 NAME = "toy-hypoxia"
 FEATURES = ["f0", "f1"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
 
 
 @dataclass(frozen=True)
@@ -61,13 +49,7 @@ def validate(frozen: Frozen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         table.to_csv(path, index=False)
         named = ["--patient", "patient", "--sample", "sample"] if columns else []
         arguments = [f"{NAME}@champion", "--on", str(path), "--label", label, *named, "--tracking-uri", frozen.uri, *more]
-        monkeypatch.setattr(sys, "argv", ["hypoxia", "validate", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ending:
-            cli.main()
-            sys.exit(0)
-        captured = capsys.readouterr()
-        return Answer(int(ending.value.code or 0), captured.out, captured.err)
+        return ask(monkeypatch, capsys, "validate", *arguments)
 
     return run
 

@@ -1,16 +1,15 @@
 """Aliases are moved through the gate, by the real commands, and every decision is in the audit log."""
 
-import json
 import shutil
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from asked import Answer, Hypoxia, ask
 from mlflow import MlflowClient
 from recorded import recorded_model, table_of
 
@@ -23,20 +22,6 @@ from training.tracking import open_store
 NAME = "toy-hypoxia"
 HELD_OUT = table_of(160, signal=1.2)
 WEAK, STRONG, NOISE = ["f0"], ["f0", "f1"], ["f3", "f4"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict:
-        return json.loads(self.out)
-
-
-Hypoxia = Callable[..., Answer]
 
 
 @dataclass(frozen=True)
@@ -94,13 +79,7 @@ def hypoxia(store: SmallStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     """The console command on the store, with its exit code."""
 
     def run(*arguments: str) -> Answer:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["hypoxia", *arguments, "--tracking-uri", store.uri])
-        with pytest.raises(SystemExit) as ending:
-            cli.main()
-            sys.exit(0)
-        captured = capsys.readouterr()
-        return Answer(int(ending.value.code or 0), captured.out, captured.err)
+        return ask(monkeypatch, capsys, *arguments, "--tracking-uri", store.uri)
 
     return run
 

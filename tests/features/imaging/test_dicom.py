@@ -17,8 +17,13 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
 
 from features.imaging.acquisition import Acquisition
+from features.imaging.case import Case, Part
+from features.imaging.cases import measure_case
 from features.imaging.dicom import KEYWORDS, b_value_of, read_header
 from features.imaging.images import ImageError, Volume, read_volume
+from features.imaging.masks import read_mask
+from features.imaging.profiles import PROFILES
+from features.imaging.settings import MaskSettings
 
 STS = "mri_sts_t1_t2_pet_ct"
 
@@ -351,6 +356,24 @@ def test_a_series_in_an_archive_is_the_nifti_made_from_it(data: Path, sarcoma: V
     np.testing.assert_allclose(cropped.GetSpacing(), nifti.GetSpacing(), rtol=1e-7)
     np.testing.assert_allclose(cropped.GetOrigin(), nifti.GetOrigin(), atol=1e-5)
     np.testing.assert_allclose(cropped.GetDirection(), nifti.GetDirection(), atol=1e-6)
+
+
+def test_features_of_a_series_are_those_of_the_nifti_written_from_it_resampled_too(
+    data: Path, sarcoma: Volume, tmp_path: Path
+) -> None:
+    archive = data / STS / "STS_001_MR_T2_dicom_rtstruct.zip"
+    drawn = archive / "STS_001/MR_T2/mask/1-1.dcm"
+    keep = MaskSettings(disconnected="keep")
+    mask = read_mask(drawn, "GTV_Mass", sarcoma.image, keep)
+    sitk.WriteImage(sitk.Cast(sarcoma.image, sitk.sitkFloat32), str(tmp_path / "image.nii.gz"))
+    sitk.WriteImage(mask, str(tmp_path / "mask.nii.gz"))
+    of_dicom = Part("T2", archive / "STS_001/MR_T2/image", drawn, "GTV_Mass", None, ("image", "mask"))
+    of_nifti = Part("T2", tmp_path / "image.nii.gz", tmp_path / "mask.nii.gz", 1, None, ("image", "mask"))
+    found = [measure_case(Case("a", "a", ("T2",), (part,)), PROFILES["ibsi"], keep) for part in (of_dicom, of_nifti)]
+    assert [one.failure for one in found] == [None, None]
+    assert list(found[0].values) == [feature.name for feature in PROFILES["ibsi"].features(["T2"])]
+    for name, value in found[0].values.items():
+        assert found[1].values[name] == pytest.approx(value, rel=1e-6), name
 
 
 def test_a_series_is_the_same_unpacked_or_named_within_its_archive(data: Path, sarcoma: Volume, tmp_path: Path) -> None:

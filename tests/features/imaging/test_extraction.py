@@ -151,6 +151,18 @@ def test_bad_cases_are_listed_with_file_and_reason_and_the_others_go_on(tmp_path
     assert len(found.failures) == 6
 
 
+def test_a_kept_failure_names_no_file_of_another_case(tmp_path: Path, scheduler: str) -> None:
+    manifest = imaging_cohort(tmp_path, 2)
+    write(tmp_path / "s001_mask.nii.gz", np.zeros(SHAPE, dtype=np.uint8))
+    (one,) = run(manifest, scheduler).failures
+    rows = manifest.read_text().replace("s001_mask", "renamed")
+    manifest.write_text(rows)
+    (tmp_path / "s001_mask.nii.gz").rename(tmp_path / "renamed.nii.gz")
+    (other,) = run(manifest, scheduler).failures
+    assert (one.file, other.file) == ("s001_mask.nii.gz", "renamed.nii.gz")
+    assert "s001_mask" not in other.reason
+
+
 def test_a_missing_sequence_is_a_failure_of_that_sample(tmp_path: Path, scheduler: str) -> None:
     manifest = imaging_cohort(tmp_path, 3, ("T2w", "DWI", "ADC"))
     rows = pd.read_csv(manifest, dtype=str, keep_default_na=False)
@@ -233,9 +245,10 @@ def test_what_nobody_foresaw_fails_alone_and_is_not_kept(tmp_path: Path, schedul
     assert reasons == ["Not foreseen: ZeroDivisionError: deep in a library"] * 2
     monkeypatch.undo()
     assert run(manifest, scheduler).recalled == 0
-    killed = module._result(_Failed(KilledWorker("task", None, 1)))  # type: ignore[arg-type]
-    assert killed.transient
-    assert "out of memory" in str(killed.failure)
+    for error in (KilledWorker("task", None, 1), MemoryError()):
+        failed = module._result(_Failed(error))  # type: ignore[arg-type]
+        assert failed.transient
+        assert "not enough memory" in str(failed.failure)
 
 
 def test_an_absent_scheduler_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +280,19 @@ def test_a_study_reads_its_images_with_their_patients_and_hash_and_bars_what_is_
     assert cohort.extraction_hash == IBSI.hash
     assert [feature.name for feature in cohort.table.schema.features] == [one.name for one in IBSI.profile.features(["T2"])]
     assert cohort.table.schema.features == IBSI.profile.features(["T2"])
+
+
+def test_outcomes_may_say_whose_a_sample_is_in_a_column_of_their_own_or_in_the_same(tmp_path: Path, scheduler: str) -> None:
+    run(imaging_cohort(tmp_path, 4), scheduler)
+    outcomes = pd.read_csv(tmp_path / "outcomes.csv")
+    outcomes.assign(PatientID=["007", "007", "7", "8"]).to_csv(tmp_path / "outcomes.csv", index=False)
+    own = settings().model_copy(update={"patient": "PatientID"})
+    assert load_cohort(own, tmp_path).patients.tolist() == ["007", "007", "7", "8"]
+    outcomes.assign(patient=["p000", "p001", "p002", "p003"]).to_csv(tmp_path / "outcomes.csv", index=False)
+    assert load_cohort(settings(), tmp_path).patients.tolist() == ["p000", "p001", "p002", "p003"]
+    outcomes.assign(patient=["p000", "p000", "p002", "p003"]).to_csv(tmp_path / "outcomes.csv", index=False)
+    with pytest.raises(InputError, match="Sample 's001' is of another patient in the tables of"):
+        load_cohort(settings(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_mask_on_another_grid_is_refused_or_resampled_as_set(
     tmp_path: Path, geometry: dict[str, object], difference: str
 ) -> None:
     path = made.written(tmp_path / "m.nrrd", made.box(), **geometry)
-    with pytest.raises(ImageError, match=f"on another grid than t2.nrrd .*{difference}.* set off_grid: resample"):
+    with pytest.raises(ImageError, match=f"on another grid than t2.nrrd .*{difference}.* set masks.off_grid to resample"):
         read_mask(path, 1, IMAGE, STRICT, image_path=Path("x/t2.nrrd"))
     assert_on(read_mask(path, 1, IMAGE, MaskSettings(off_grid="resample")), IMAGE)
 
@@ -158,7 +158,7 @@ def test_parts_that_share_a_corner_are_one() -> None:
     [
         (region(), "m is empty"),
         (region((2, 2, 2)), "m has only one voxel"),
-        (region((2, slice(1, 4), slice(1, 4))), "m lies in one slice; set one_slice: keep"),
+        (region((2, slice(1, 4), slice(1, 4))), "m lies in one slice; set masks.one_slice to keep"),
         (region((slice(1, 4), slice(1, 4), 2)), "m is one voxel thick"),
         (region((2, 2, slice(1, 4))), "m is a line of 3 voxels"),
     ],
