@@ -188,6 +188,23 @@ class Contract(Settings):
         """Training minimum and maximum, each of shape (n_features,)."""
         return np.array([one.minimum for one in self.ranges]), np.array([one.maximum for one in self.ranges])
 
+    def other_extraction(self, sent: str | None) -> str | None:
+        """Why features that were extracted with these settings cannot be taken; None if they can, or nothing is known.
+
+        Parameters
+        ----------
+        sent : str or None
+            Hash of the settings, as the record beside an extracted table has it; None if it was not said.
+        """
+        if self.extraction_hash is None or sent == self.extraction_hash:
+            return None
+        if sent is None:
+            return "is missing, and this model requires it" if self.extraction == "required" else None
+        return (
+            f"is not that of the model's features ({self.extraction_hash}): they were extracted with other settings, and "
+            "values of the same name are not comparable; extract with the model's settings"
+        )
+
     def judge(self, matrix: np.ndarray) -> Novelty:
         """Compare rows with the training samples.
 

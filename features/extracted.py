@@ -9,13 +9,16 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from features.errors import InputError
 from features.feature import Feature
 from features.settings import Settings
+
+if TYPE_CHECKING:
+    from features.contract import Contract
 
 KIND = "hypoxia-extraction"
 # Columns of these families are kept for the record, and are no biomarkers.
@@ -103,6 +106,21 @@ def read_record(table: Path) -> ExtractionRecord | None:
 def is_as_written(table: Path, record: ExtractionRecord) -> bool:
     """Whether a table holds what was extracted, byte for byte."""
     return record.files.get(table.name) == hashlib.sha256(table.read_bytes()).hexdigest()
+
+
+def refuse_other_extraction(table: Path, contract: Contract) -> None:
+    """Values of one name that were measured with different settings are not the same feature.
+
+    Raises
+    ------
+    InputError
+        The record beside a table tells of other settings than a model's, or there is none and the model requires it.
+    """
+    record = read_record(table)
+    wrong = contract.other_extraction(record.settings_hash if record else None)
+    if wrong is not None:
+        way_out = "" if record else "; put the JSON file that `hypoxia extract` wrote beside the table"
+        raise InputError(f"{table.name}: the hash of its extraction's settings {wrong}{way_out}.")
 
 
 def joint_hash(hashes: Sequence[str]) -> str | None:

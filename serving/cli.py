@@ -167,13 +167,10 @@ def _shap_table(explained: Sequence[Explanation], samples: pd.Series) -> pd.Data
 
 def _read_samples(predictor: Predictor, table: Path, sample: str | None) -> tuple[pd.DataFrame, str | None]:
     """Table, and its column that names the rows."""
-    from features.extracted import read_record
+    from features.extracted import refuse_other_extraction
     from features.sources import read_table
 
-    record = read_record(table)
-    wrong = predictor.wrong_extraction(record.settings_hash if record else None)
-    if wrong is not None:
-        raise InputError(f"{table.name}: the hash of the extraction's settings {wrong}.")
+    refuse_other_extraction(table, predictor.loaded.bundle.contract)
     words = tuple(predictor.levels)
     frame = read_table(table, text_columns=(sample, *words) if sample else words)
     column = _sample_column(frame, (*predictor.features, *predictor.aliases), sample)

@@ -221,7 +221,7 @@ class Answerer:
         UnlikeTrainingError
             The same, because of what the request wants done with rows that are unlike the training samples.
         """
-        wrong = self.predictor.wrong_extraction(asked.extraction_hash)
+        wrong = self.predictor.loaded.bundle.contract.other_extraction(asked.extraction_hash)
         if wrong is not None:
             raise RowsMismatchError([Fault(("extraction_hash",), wrong)])
         reading = self.predictor.read(asked.rows)

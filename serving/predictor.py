@@ -195,26 +195,6 @@ class Predictor:
             name for name, feature in self.levels.items() if isinstance(row.get(name), str) and row[name] not in feature.levels
         ]
 
-    def wrong_extraction(self, sent: str | None) -> str | None:
-        """Why features that were extracted with these settings cannot be scored; None if they can, or nothing is known.
-
-        Parameters
-        ----------
-        sent : str or None
-            Hash of the settings, as the record beside an extracted table has it; None if it was not said.
-        """
-        contract = self.loaded.bundle.contract
-        if contract.extraction_hash is None:
-            return None
-        if sent is None:
-            return "is missing, and this model requires it" if contract.extraction == "required" else None
-        if sent == contract.extraction_hash:
-            return None
-        return (
-            f"is not that of the model's features ({contract.extraction_hash}): they were extracted with other settings, and "
-            "values of the same name are not comparable; extract with the model's settings"
-        )
-
     @cached_property
     def seconds(self) -> float:
         """Time that one row takes, measured on a row of the bundle's own."""

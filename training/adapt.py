@@ -27,7 +27,7 @@ from features.bundle import RESEARCH_USE_ONLY, ModelBundle, ModelCard, bundle_di
 from features.cohort import LARGEST
 from features.contract import Contract, RobustDistance
 from features.errors import InputError, SchemaMismatchError, did_you_mean
-from features.extracted import is_as_written, read_record
+from features.extracted import is_as_written, read_record, refuse_other_extraction
 from features.harmonise import SiteAlignment
 from features.sources import read_table
 from features.table import FeatureSchema
@@ -127,7 +127,7 @@ def adapt_model(
     refuse_bad_name(new_site, bundle, model.title)
     words = tuple(feature.name for feature in bundle.schema.with_levels)
     table = read_site(path, column=site_column, site=new_site, sample=sample, words=words)
-    refuse_other_extraction(table, bundle)
+    refuse_other_extraction(table.path, bundle.contract)
     matrix = unlabelled_matrix(table, bundle, aligning)
     adapted = adapted_bundle(bundle, matrix, new_site, origin=model.title, digest=table.digest)
     unlike = float(adapted.contract.judge(_at(matrix, bundle, _code_of_new(bundle))).flagged.mean())
@@ -204,29 +204,6 @@ def refuse_bad_name(site: str, bundle: ModelBundle, title: str) -> None:
         raise InputError(
             f"Site {site!r} is known to {title} already (it knows {', '.join(known)}); score its samples as they are, or adapt a "
             "version that does not know it."
-        )
-
-
-def refuse_other_extraction(table: SiteTable, bundle: ModelBundle) -> None:
-    """Values of one name that were measured with different settings are not the same feature.
-
-    Raises
-    ------
-    InputError
-        The table's record tells of other settings, or there is none and the model requires it.
-    """
-    record, wanted = read_record(table.path), bundle.contract.extraction_hash
-    if wanted is None or (record is None and bundle.contract.extraction == "if_sent"):
-        return
-    if record is None:
-        raise InputError(
-            f"{table.path.name} has no record of how its features were extracted, and the model requires it; put the JSON file "
-            "that `hypoxia extract` wrote beside it, under the table's name."
-        )
-    if record.settings_hash != wanted:
-        raise InputError(
-            f"{table.path.name} was extracted with other settings ({record.settings_hash[:12]}) than the model's features "
-            f"({wanted[:12]}); extract it with the model's settings."
         )
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 from features.bundle import RESEARCH_USE_ONLY, Estimate, ModelBundle, bundle_digest, load_bundle
 from features.contract import Novelty
 from features.errors import InputError, LeakError, did_you_mean
-from features.extracted import read_record
+from features.extracted import refuse_other_extraction
 from features.settings import Settings
 from training.calibration import Calibration, calibration
 from training.evaluation import Evaluation, EvaluationSettings, evaluate
@@ -113,26 +113,11 @@ def validate_externally(
     bundle = load_bundle(model.bundle_folder)
     words = [feature.name for feature in bundle.schema.with_levels]
     table = read_labelled(path, label=label, event=event, patient=patient, sample=sample, usual=model.sample_columns, words=words)
-    refuse_other_extraction(table, bundle)
+    refuse_other_extraction(table.path, bundle.contract)
     refuse_missing_features(table, bundle)
     refuse_known_samples(model, table)
     found = judge_externally(model, bundle, table)
     return found, _record(store, found)
-
-
-def refuse_other_extraction(table: LabelledTable, bundle: ModelBundle) -> None:
-    """Values of one name that were measured with different settings are not the same feature.
-
-    Raises
-    ------
-    InputError
-    """
-    record, wanted = read_record(table.path), bundle.contract.extraction_hash
-    if record is not None and wanted is not None and record.settings_hash != wanted:
-        raise InputError(
-            f"{table.path.name} was extracted with other settings ({record.settings_hash[:12]}) than the model's features "
-            f"({wanted[:12]}); extract it with the model's settings."
-        )
 
 
 def refuse_missing_features(table: LabelledTable, bundle: ModelBundle) -> None:

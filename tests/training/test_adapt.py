@@ -406,11 +406,11 @@ def test_a_table_that_was_extracted_otherwise_is_refused(trained: Trained, adapt
     table = unlabelled(at("Trondheim"))
     bare = adapt(table, model="extracted")
     assert bare.code == 2
-    assert "has no record of how its features were extracted, and the model requires it" in bare.err
+    assert "is missing, and this model requires it; put the JSON file" in bare.err
     record_of(tmp_path / "unlabelled.csv", "b" * 64)
     other = adapt(table, model="extracted")
     assert other.code == 2
-    assert "with other settings (bbbbbbbbbbbb) than the model's features (aaaaaaaaaaaa); extract it with" in other.err
+    assert f"is not that of the model's features ({'a' * 64}): they were extracted with other settings" in other.err
     record_of(tmp_path / "unlabelled.csv", "a" * 64)
     same = adapt(table, "--json", model="extracted")
     assert same.code == 0, same.err

@@ -295,6 +295,12 @@ def test_a_few_voxels_without_signal_do_not_move_the_arrival(tmp_path: Path) -> 
     assert maps.fit.arrival_min == pytest.approx(0.75, abs=0.01)
 
 
+def test_minutes_taken_for_seconds_stop_the_fit(tmp_path: Path) -> None:
+    minutes = tuple(time / 60 for time in TIMES_S)
+    with pytest.raises(ImageError, match=r"The frames cover 5\.5 s, and nothing washes out in less than 60 s"):
+        perfusion_maps(read_series([write_4d(tmp_path / "a.nii.gz")], times_s=minutes), image_of(tumour()), PerfusionSettings())
+
+
 def test_unknown_times_stop_the_fit_with_the_way_out(tmp_path: Path) -> None:
     series = read_series([write_4d(tmp_path / "a.nii.gz", times=False)])
     with pytest.raises(ImageError, match="column times_s"):
