@@ -68,6 +68,8 @@ class ImageSource(Settings):
         """
         from features.sources import TableSource
 
+        if more and find_profile(self.profile, folder).joint:
+            raise InputError(f"Profile {self.profile} measures its sequences together, as one table; leave cohort.sequences out.")
         names = _as_tuple(more) or ("features",)
         tables = [f"{self.output}/{name}.parquet" for name in names]
         self._refuse_stale(folder, tables)

@@ -107,7 +107,7 @@ def _feature_tables(extracted: Extracted, extraction: Extraction) -> dict[str, t
     """A table of all sequences, and where a profile measures each by itself one of each."""
     profile, sequences = extraction.profile, extracted.plan.columns
     tables = {FEATURES: _table(extracted, profile.features(sequences))}
-    if not profile.joint and len(sequences) > 1:
+    if not profile.joint:
         tables |= {name: _table(extracted, profile.features((name,))) for name in sequences}
     return tables
 

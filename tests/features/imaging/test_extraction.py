@@ -18,7 +18,7 @@ import pytest
 from distributed import KilledWorker
 from imaging_cohort import SHAPE, imaging_cohort, region, scheduler_of_this_process, write
 
-from features.cohort import CohortSettings, load_cohort
+from features.cohort import CohortSettings, load_cohort, load_sequences
 from features.errors import InputError
 from features.extracted import is_as_written, read_record
 from features.imaging import extraction as module
@@ -280,6 +280,25 @@ def test_a_study_reads_its_images_with_their_patients_and_hash_and_bars_what_is_
     assert cohort.extraction_hash == IBSI.hash
     assert [feature.name for feature in cohort.table.schema.features] == [one.name for one in IBSI.profile.features(["T2"])]
     assert cohort.table.schema.features == IBSI.profile.features(["T2"])
+
+
+@pytest.mark.parametrize("sequences", [("T2",), ("T2", "ADC")])
+def test_each_sequence_of_the_images_may_have_a_model_of_its_own(
+    tmp_path: Path, scheduler: str, sequences: tuple[str, ...]
+) -> None:
+    run(imaging_cohort(tmp_path, 4, sequences), scheduler)
+    each = settings().model_dump() | {"sequences": {name.lower(): name for name in sequences}}
+    cohorts = load_sequences(CohortSettings.model_validate(each), tmp_path)
+    for name in sequences:
+        cohort = cohorts[name.lower()]
+        assert list(cohort.features.columns) == [feature.name for feature in IBSI.profile.features([name])]
+        assert cohort.extraction_hash == IBSI.hash
+
+
+def test_a_joint_profile_has_no_model_of_each_sequence(tmp_path: Path) -> None:
+    each = settings(profile="halle2024").model_dump() | {"sequences": {"adc": "ADC"}}
+    with pytest.raises(InputError, match="halle2024 measures its sequences together"):
+        load_sequences(CohortSettings.model_validate(each), tmp_path)
 
 
 def test_outcomes_may_say_whose_a_sample_is_in_a_column_of_their_own_or_in_the_same(tmp_path: Path, scheduler: str) -> None:
