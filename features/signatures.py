@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,12 +15,23 @@ import yaml
 from features.errors import InputError, did_you_mean
 from features.settings import Settings
 
+Method = Literal["votes", "mean_z", "centroid", "ssgsea", "diagonal_lda", "ridge_logistic"]
+
+# Of a signature's genes: below the first share it is said, below the second nothing is scored.
+ENOUGH, FEWEST = 0.8, 0.5
+
 
 class Signature(Settings):
     """A list of genes that rise together in hypoxia.
 
     Parameters
     ----------
+    rule : str
+        How its authors, or those who compared it, make a score of it.
+    source : str
+        Where the list was taken from.
+    method : str
+        The score of ``features.signature_scores`` that comes closest to the rule.
     aliases : dict
         Symbol to the other symbols under which a table may carry the same gene.
     ambiguous : tuple of str
@@ -29,6 +42,8 @@ class Signature(Settings):
     title: str
     doi: str
     rule: str
+    source: str = ""
+    method: Method = "votes"
     genes: tuple[str, ...]
     aliases: dict[str, tuple[str, ...]] = {}
     ambiguous: tuple[str, ...] = ()
@@ -46,6 +61,92 @@ class Signature(Settings):
         """Gene to the column that stands for it: its symbol if present, else the first alias that is."""
         chosen = {gene: next((name for name in self.names_of(gene) if name in present), None) for gene in self.genes}
         return {gene: column for gene, column in chosen.items() if column is not None}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a signature a table holds.
+
+    Attributes
+    ----------
+    title : str
+        Of the signature.
+    found : dict of str to str
+        Gene to the column that stands for it.
+    missing : tuple of str
+        Genes that no column stands for.
+    """
+
+    title: str
+    found: dict[str, str]
+    missing: tuple[str, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that stand for genes, in the signature's order."""
+        return tuple(self.found.values())
+
+    @property
+    def genes(self) -> int:
+        """How many genes the signature has."""
+        return len(self.found) + len(self.missing)
+
+    @property
+    def share(self) -> float:
+        """Genes found over all, from 0 to 1."""
+        return len(self.found) / self.genes
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence where less than 80% of the genes are there, None otherwise."""
+        if self.share >= ENOUGH:
+            return None
+        shown = ", ".join(self.missing[:10]) + (f" and {len(self.missing) - 10} more" if len(self.missing) > 10 else "")
+        return f"Only {len(self.found)} of the {self.genes} genes of {self.title} are in the table (not: {shown})."
+
+
+def coverage(signature: Signature, columns: Collection[str]) -> Coverage:
+    """Which genes of a signature a table holds, under any of their unambiguous names.
+
+    Parameters
+    ----------
+    columns : collection of str
+        Names of the table's columns.
+
+    Raises
+    ------
+    InputError
+        Fewer than half of the genes are there.
+
+    Examples
+    --------
+    >>> toy = Signature(title="toy", doi="", rule="", genes=("A", "B", "C"), aliases={"B": ("OLDB",)})
+    >>> held = coverage(toy, ["A", "OLDB"])
+    >>> held.found, held.warning
+    ({'A': 'A', 'B': 'OLDB'}, 'Only 2 of the 3 genes of toy are in the table (not: C).')
+    """
+    found = signature.found(columns)
+    if len(found) < FEWEST * len(signature.genes):
+        raise InputError(
+            f"Only {len(found)} of the {len(signature.genes)} genes of {signature.title} are in the table; at least half "
+            "are needed. Check that columns are named by HGNC gene symbols."
+        )
+    return Coverage(signature.title, found, tuple(gene for gene in signature.genes if gene not in found))
+
+
+def numeric(expression: pd.DataFrame, columns: Collection[str]) -> pd.DataFrame:
+    """These columns of a table, which must hold numbers.
+
+    Raises
+    ------
+    InputError
+        A column holds text.
+    """
+    genes = expression.loc[:, list(columns)]
+    text = [name for name in genes.columns if not pd.api.types.is_numeric_dtype(genes[name])]
+    if text:
+        raise InputError(f"Gene {text[0]!r} holds text; make it a number, or leave the cell empty.")
+    return genes
 
 
 def gene_aliases(features: Collection[str]) -> dict[str, str]:
@@ -77,7 +178,17 @@ def signatures() -> dict[str, Signature]:
     51
     """
     text = files("features").joinpath("data/signatures.yaml").read_text(encoding="utf-8")
-    return {name: Signature.model_validate(body) for name, body in yaml.safe_load(text).items()}
+    content = yaml.safe_load(text)
+    return {
+        name: Signature(**body, **_other_names(body["genes"], content["aliases"], content["ambiguous"]))
+        for name, body in content["signatures"].items()
+    }
+
+
+def _other_names(genes: Collection[str], aliases: dict[str, list[str]], ambiguous: dict[str, list[str]]) -> dict[str, Any]:
+    """What else the genes of one signature are called, of all that is known."""
+    doubtful = dict.fromkeys(name for gene in genes for name in ambiguous.get(gene, ()))
+    return {"aliases": {gene: aliases[gene] for gene in genes if gene in aliases}, "ambiguous": tuple(doubtful)}
 
 
 def find_signature(name: str) -> Signature:
@@ -126,16 +237,7 @@ def median_vote_score(signature: Signature, expression: pd.DataFrame) -> pd.Seri
     >>> median_vote_score(toy, pd.DataFrame({"A": [1.0, 2, 3], "OLDB": [5.0, 1, 9]})).tolist()
     [0.0, 0.0, 2.0]
     """
-    columns = list(signature.found(expression.columns).values())
-    if len(columns) < len(signature.genes) / 2:
-        raise InputError(
-            f"Only {len(columns)} of the {len(signature.genes)} genes of {signature.title} are in the table; at least half "
-            "are needed. Check that columns are named by HGNC gene symbols."
-        )
-    genes = expression.loc[:, columns]
-    text = [name for name in columns if not pd.api.types.is_numeric_dtype(genes[name])]
-    if text:
-        raise InputError(f"Gene {text[0]!r} holds text; make it a number, or leave the cell empty.")
+    genes = numeric(expression, coverage(signature, expression.columns).columns)
     votes = np.where(genes >= genes.median(), 1.0, -1.0) * genes.notna()
     enough = genes.notna().sum(axis=1) >= len(signature.genes) / 2
     return votes.sum(axis=1).where(enough).rename("score")

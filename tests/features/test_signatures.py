@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from features.errors import InputError
-from features.signatures import Signature, find_signature, median_vote_score, signatures
+from features.genes import resolve
+from features.signatures import Signature, coverage, find_signature, median_vote_score, signatures
 
 BUFFA = find_signature("buffa2010")
 TOY = Signature(title="toy", doi="", rule="", genes=("A", "B", "C"), aliases={"B": ("B1", "B2")})
@@ -78,3 +79,94 @@ def test_a_sample_with_less_than_half_of_the_genes_has_no_score() -> None:
 def test_a_table_with_less_than_half_of_the_genes_is_refused() -> None:
     with pytest.raises(InputError, match="Only 1 of the 3 genes of toy are in the table; at least half are needed"):
         median_vote_score(TOY, pd.DataFrame({"A": [1.0, 2.0]}))
+
+
+SHARED = {
+    "fjeldbo2016": "FJELDBO2016_6",
+    "toustrup2011": "TOUSTRUP2011_15",
+    "eustace2013": "EUSTACE2013_26",
+    "ragnum2015": "RAGNUM2015_32",
+    "hallmark_hypoxia": "HALLMARK_HYPOXIA_200",
+}
+PRINTED = {
+    "buffa2010_15": "BUFFA2010_15",
+    "winter2007": "WINTER2007_99",
+    "eustace2013": "EUSTACE2013_26",
+    "ragnum2015": "RAGNUM2015_32",
+}
+# Printed under a name that now means another gene, or two; what stands for them is that of MSigDB's WINTER_HYPOXIA_UP.
+REINTERPRETED = {"AK3": "AK4", "LRP2BP": "ANKRD37", "SIP1": "GEMIN2", "SMILE": "TMTC3", "TUBB2": "TUBB4B"}
+
+
+@pytest.mark.parametrize(("name", "shared"), SHARED.items())
+def test_a_signature_has_the_genes_of_the_shared_list(name: str, shared: str, data: Path) -> None:
+    genes = find_signature(name).genes
+    assert len(genes) == int(shared.rsplit("_", 1)[1])
+    assert set(genes) == set(shared_signatures(data)[shared]["genes"])
+
+
+@pytest.mark.parametrize(("name", "printed"), PRINTED.items())
+def test_a_list_as_it_was_printed_is_found_name_by_name(name: str, printed: str, data: Path) -> None:
+    lines = (data / "hypoxia_signatures" / "hypoxia_signatures.gmt").read_text(encoding="utf-8").splitlines()
+    names = next(line.split("\t")[2:] for line in lines if line.startswith(printed))
+    signature = find_signature(name)
+    assert len(names) == len(signature.genes)
+    of_name = {other: gene for gene in signature.genes for other in signature.names_of(gene)} | REINTERPRETED
+    assert {of_name.get(one) for one in names} == set(signature.genes)
+
+
+def test_most_of_winters_genes_are_those_that_msigdb_made_of_it(data: Path) -> None:
+    winter = find_signature("winter2007")
+    of_name = {other: gene for gene in winter.genes for other in winter.names_of(gene)}
+    made = {of_name.get(one, one) for one in shared_signatures(data)["WINTER2007_UP_92"]["genes"]}
+    assert made - set(winter.genes) == {"RHOC"}
+    assert len(made & set(winter.genes)) == 91
+
+
+@pytest.mark.parametrize("name", list(signatures()))
+def test_a_name_of_a_signatures_gene_is_in_no_table_of_genes_another_gene(name: str) -> None:
+    names = [(gene, other) for gene in signatures()[name].genes for other in signatures()[name].names_of(gene)]
+    meant = zip(names, resolve([other for _, other in names]).names, strict=True)
+    wrong = {(gene, other): found.symbol for (gene, other), found in meant if found.symbol not in (None, gene)}
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("name", list(signatures()))
+def test_an_ambiguous_name_is_never_scored(name: str) -> None:
+    signature = signatures()[name]
+    scored = {other for gene in signature.genes for other in signature.names_of(gene)}
+    assert scored & set(signature.ambiguous) == set()
+
+
+def test_a_name_that_stands_for_two_genes_is_scored_for_neither() -> None:
+    assert BUFFA.found(["MCT1", "AK3", "DRG1"]) == {}
+    assert BUFFA.columns(["MCT1", "AK3", "XYZ"]) == ("MCT1", "AK3")
+
+
+@pytest.mark.parametrize("name", list(signatures()))
+def test_a_signature_says_where_it_is_from_and_how_it_is_scored(name: str) -> None:
+    signature = signatures()[name]
+    assert signature.doi.startswith("10.")
+    assert signature.source
+    assert signature.rule
+    assert len(set(signature.genes)) == len(signature.genes)
+
+
+def test_the_signature_from_memory_says_so() -> None:
+    assert "verify it against the paper" in find_signature("toustrup2011").rule
+
+
+def test_coverage_says_what_is_missing_under_80_percent_and_refuses_under_half() -> None:
+    ten = Signature(title="ten", doi="", rule="", genes=tuple("ABCDEFGHIJ"))
+    assert coverage(ten, "ABCDEFGH").warning is None
+    held = coverage(ten, "ABCDEFG")
+    assert (held.share, held.missing, held.genes) == (0.7, ("H", "I", "J"), 10)
+    assert held.warning == "Only 7 of the 10 genes of ten are in the table (not: H, I, J)."
+    assert coverage(ten, "ABCDE").columns == tuple("ABCDE")
+    with pytest.raises(InputError, match="Only 4 of the 10 genes of ten are in the table; at least half are needed"):
+        coverage(ten, "ABCD")
+
+
+def test_a_gene_that_holds_text_is_refused() -> None:
+    with pytest.raises(InputError, match="Gene 'B' holds text; make it a number"):
+        median_vote_score(TOY, pd.DataFrame({"A": [1.0, 2.0], "B": ["low", "high"]}))
