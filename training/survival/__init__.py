@@ -1,0 +1,1 @@
+"""Statistics of follow-up: curves, hazards, discrimination and what they may claim."""
