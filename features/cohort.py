@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -16,10 +18,12 @@ from pydantic import Field, model_validator
 from features.errors import InputError, did_you_mean
 from features.extracted import BARRED, ExtractionRecord, joint_hash
 from features.imaging.source import ImageSource
+from features.outcome import survival_outcome
 from features.settings import Settings
-from features.signatures import find_signature, median_vote_score
+from features.signatures import find_signature, median_vote_score, signatures
 from features.sources import Paths, Source, TableSource
 from features.staining import StainingEndpoint
+from features.survival import SurvivalEndpoint
 from features.table import FeatureTable
 
 DIAGNOSTICS = re.compile(r"(^|_)diagnostics_")
@@ -39,11 +43,21 @@ class Labelling:
         Columns that the label was made from; they can be no features.
     notes : tuple of str
         What a reader of the label must know.
+    times : Series of shape (n_samples,), or None
+        Follow-up until the event or until last seen, for an endpoint of survival; the label then says whether it was the event.
+    competing : Series of shape (n_samples,), bool, or None
+        Whether another event ended the follow-up, where the study codes such events.
+    horizon : float or None
+        Time by which the event is looked for, in the unit.
     """
 
     labels: pd.Series
     used: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    times: pd.Series | None = None
+    competing: pd.Series | None = None
+    horizon: float | None = None
+    unit: str = ""
 
 
 class BinaryEndpoint(Settings):
@@ -112,7 +126,7 @@ class SignatureEndpoint(Settings):
         return Labelling(labels, signature.columns(frame.columns), few)
 
 
-Endpoint = Annotated[BinaryEndpoint | SignatureEndpoint | StainingEndpoint, Field(discriminator="kind")]
+Endpoint = Annotated[BinaryEndpoint | SignatureEndpoint | StainingEndpoint | SurvivalEndpoint, Field(discriminator="kind")]
 
 
 class CohortSettings(Settings):
@@ -128,8 +142,16 @@ class CohortSettings(Settings):
     acquisition : list of str
         Columns that say how it was measured (echo time, slice thickness, phase direction, ...), numbers or words. They are
         no features: a harmoniser of the recipe uses them, and `hypoxia check` looks whether they tell the outcome.
+    clinical : list of str
+        Columns that are known of a patient without the biomarker (stage, age), numbers or words. They are no features: a study
+        of survival, or of a composite score, says what the model adds to them.
+    features : list of str, optional
+        Columns that are features, by name or by a pattern such as ``t2w_*``. Left out: all columns that have no other role.
     drop : list of str
         Columns that are neither feature nor outcome (clinical text, identifiers, other outcomes).
+    without_signatures : list of str
+        Published signatures whose genes, under any of their names, are no features (``all`` for every one): does the rest of
+        the transcriptome tell the outcome?
     sequences : dict of str to path(s), optional
         One table per imaging sequence, or where images are the source the name of a sequence in the manifest; each gives a
         model of its own.
@@ -140,7 +162,10 @@ class CohortSettings(Settings):
     patient: str | None = None
     site: str | None = None
     acquisition: tuple[str, ...] = ()
+    clinical: tuple[str, ...] = ()
+    features: tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
+    without_signatures: tuple[str, ...] = ()
     sequences: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")], Paths] | None = Field(
         default=None, min_length=1
     )
@@ -155,7 +180,7 @@ class CohortSettings(Settings):
     def _a_column_has_one_role(self) -> Self:
         named = [("endpoint", name) for name in self.endpoint.columns]
         named += [(key, name) for key in ("patient", "site") if (name := getattr(self, key))]
-        named += [("acquisition", name) for name in self.acquisition]
+        named += [("acquisition", name) for name in self.acquisition] + [("clinical", name) for name in self.clinical]
         roles: dict[str, str] = {}
         for role, name in named:
             if name in roles:
@@ -174,7 +199,7 @@ class Cohort:
     ----------
     table : FeatureTable of shape (n_samples, n_features)
     labels : Series of shape (n_samples,), int
-        1 for the event (hypoxic), 0 otherwise.
+        1 for the event (hypoxic; in a study of survival, the event by the horizon), 0 otherwise.
     patients : Series of shape (n_samples,), str
         Whose sample it is.
     notes : tuple of str
@@ -185,6 +210,16 @@ class Cohort:
         Where each sample was measured.
     extraction_hash : str or None
         Of the settings with which the features were extracted, where known.
+    times : Series of shape (n_samples,), or None
+        Follow-up, in a study of survival.
+    competing : Series of shape (n_samples,), bool, or None
+        Whether a competing event ended the follow-up, where the study codes such events.
+    clinical : DataFrame of shape (n_samples, n_clinical)
+        What is known of a patient without the biomarker, numbers or words.
+    horizon : float or None
+        Time by which the event is looked for, in the unit `time_unit`.
+    gene_names : DataFrame or None
+        What became of the names of an expression file: name, symbol, how it was found, note, whether it was used.
     """
 
     table: FeatureTable
@@ -194,10 +229,17 @@ class Cohort:
     protocol: pd.DataFrame = field(default_factory=pd.DataFrame)
     site: pd.Series | None = None
     extraction_hash: str | None = None
+    times: pd.Series | None = None
+    competing: pd.Series | None = None
+    clinical: pd.DataFrame = field(default_factory=pd.DataFrame)
+    horizon: float | None = None
+    time_unit: str = ""
+    gene_names: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
-        if self.protocol.shape[1] == 0:
-            object.__setattr__(self, "protocol", pd.DataFrame(index=self.features.index))
+        for name in ("protocol", "clinical"):
+            if getattr(self, name).shape[1] == 0:
+                object.__setattr__(self, name, pd.DataFrame(index=self.features.index))
 
     @property
     def features(self) -> pd.DataFrame:
@@ -214,6 +256,11 @@ class Cohort:
     def y(self) -> np.ndarray:
         """Labels of shape (n_samples,), 0 or 1."""
         return self.labels.to_numpy()
+
+    @property
+    def outcome(self) -> np.ndarray:
+        """What is learnt, shape (n_samples,): labels, or the structured times and events of a study of survival."""
+        return self.y if self.times is None else survival_outcome(self.times.to_numpy(), self.y)
 
     @property
     def samples(self) -> pd.Index:
@@ -235,6 +282,11 @@ class Cohort:
         digest.update(self.y.astype(np.int8).tobytes())
         if self.protocol.shape[1] or self.site is not None:
             digest.update(self.inputs.iloc[:, self.features.shape[1] :].to_csv(index=False).encode())
+        if self.times is not None:
+            digest.update(np.append(self.times.to_numpy(dtype=float), self.horizon or 0.0).tobytes())
+        for more in (self.clinical, None if self.competing is None else self.competing.to_frame()):
+            if more is not None and more.shape[1]:
+                digest.update(more.to_csv(index=False).encode())
         return digest.hexdigest()
 
     def subset(self, samples: pd.Index) -> Cohort:
@@ -246,6 +298,9 @@ class Cohort:
             patients=self.patients.loc[samples],
             protocol=self.protocol.loc[samples],
             site=None if self.site is None else self.site.loc[samples],
+            times=None if self.times is None else self.times.loc[samples],
+            competing=None if self.competing is None else self.competing.loc[samples],
+            clinical=self.clinical.loc[samples],
         )
 
     def of_patients(self, patients: pd.Index) -> Cohort:
@@ -253,15 +308,20 @@ class Cohort:
         return self.subset(self.samples[self.patients.isin(patients).to_numpy()])
 
 
-def load_cohort(settings: CohortSettings, folder: Path) -> Cohort:
+def load_cohort(settings: CohortSettings, folder: Path, scores: Mapping[str, pd.Series] | None = None) -> Cohort:
     """Read a study's only table into a cohort.
+
+    Parameters
+    ----------
+    scores : mapping of str to Series of shape (n_patients,), optional
+        More features, by patient; samples without one are left out.
 
     Raises
     ------
     InputError
         Anything in the table or the settings that a user must mend.
     """
-    return _assemble(settings, settings.source.read(folder, text=_text_columns(settings)))
+    return _assemble(settings, settings.source.read(folder, text=_text_columns(settings)), scores=scores)
 
 
 def load_sequences(settings: CohortSettings, folder: Path) -> dict[str, Cohort]:
@@ -272,7 +332,11 @@ def load_sequences(settings: CohortSettings, folder: Path) -> dict[str, Cohort]:
     }
 
 
-def _assemble(settings: CohortSettings, frame: pd.DataFrame, where: str = "") -> Cohort:
+def _assemble(
+    settings: CohortSettings, frame: pd.DataFrame, where: str = "", scores: Mapping[str, pd.Series] | None = None
+) -> Cohort:
+    for name, values in (scores or {}).items():
+        frame = _with_score(frame, settings.patient, name, values)
     records: tuple[ExtractionRecord, ...] = frame.attrs.get("extraction", ())
     described = {name: feature for record in records for name, feature in record.described.items()}
     dropped = [name for name in settings.drop if name != frame.index.name]  # the sample's name is no feature anyhow
@@ -288,16 +352,25 @@ def _assemble(settings: CohortSettings, frame: pd.DataFrame, where: str = "") ->
     if not known.all():
         notes += (f"{(~known).sum()} of {len(known)} samples{where} have no outcome and were left out.",)
     frame, labels = frame.loc[known], labelling.labels[known].astype(int)
+    times, competing = (None if one is None else one[known] for one in (labelling.times, labelling.competing))
     patient = settings.patient or next((one.patient for one in records if one.patient in frame.columns), None)
-    protocol, site = _protocol(settings, frame), _site(settings, frame)
+    site, protocol = _site(settings, frame), _described(frame, settings.acquisition, "cohort.acquisition")
+    clinical = _described(frame, settings.clinical, "cohort.clinical")
     patients = _patients(patient, frame)
-    no_features = {*labelling.used, patient, settings.site, *settings.acquisition, *(record.patient for record in records)}
+    named = (settings.site, *settings.acquisition, *settings.clinical)
+    no_features = {*labelling.used, patient, *named, *(record.patient for record in records)}
     no_features |= {name for name, feature in described.items() if feature.family in BARRED}
     # PyRadiomics' own name for what describes image and mask, which a table without its record has too.
     diagnostics = [name for name in frame.columns if DIAGNOSTICS.search(str(name)) and name not in no_features]
     if diagnostics:
         notes += (f"{len(diagnostics)} diagnostics columns ({diagnostics[0]!r} first) are no features and were left out.",)
     features = frame.drop(columns=[name for name in frame.columns if name in {*no_features, *diagnostics}])
+    mapping, also = frame.attrs.get("mapping"), tuple(scores or ())
+    if mapping is not None:  # what stands beside the genes describes the samples
+        features = features[[name for name in features.columns if name in {*mapping.genes, *also}]]
+    features = features[_wanted(settings.features, features.columns, also)]
+    barred = _genes_of(settings.without_signatures, features.columns)
+    features, notes = features.drop(columns=barred), (*notes, *_left_out(barred))
     return Cohort(
         FeatureTable(_numbers(features, where), described),
         labels,
@@ -306,7 +379,51 @@ def _assemble(settings: CohortSettings, frame: pd.DataFrame, where: str = "") ->
         protocol,
         site,
         joint_hash([record.settings_hash for record in records]),
+        times,
+        competing,
+        clinical,
+        labelling.horizon,
+        labelling.unit,
+        None if mapping is None else mapping.table(),
     )
+
+
+def _genes_of(names: tuple[str, ...], columns: pd.Index) -> list[str]:
+    """Columns that carry, or under an older symbol may carry, a gene of one of the signatures."""
+    every = signatures() if "all" in names else {}
+    wanted = [*every.values(), *(find_signature(name) for name in names if name != "all")]
+    return sorted({name for signature in wanted for name in signature.columns(columns)})
+
+
+def _left_out(genes: list[str]) -> tuple[str, ...]:
+    return (f"{len(genes)} genes of published signatures were left out ({genes[0]!r} first).",) if genes else ()
+
+
+def _wanted(patterns: tuple[str, ...] | None, columns: pd.Index, also: tuple[str, ...]) -> list[str]:
+    """Columns that the study names as features, or all; and scores, which are features anyhow."""
+    if patterns is None:
+        return list(columns)
+    for pattern in patterns:
+        if not any(fnmatchcase(str(name), pattern) for name in columns):
+            raise InputError(
+                f"{pattern!r} (cohort.features) is no column of the table, or has another role"
+                f"{did_you_mean(pattern, list(map(str, columns)))}."
+            )
+    return [name for name in columns if name in also or any(fnmatchcase(str(name), pattern) for pattern in patterns)]
+
+
+def _with_score(frame: pd.DataFrame, patient: str | None, name: str, scores: pd.Series) -> pd.DataFrame:
+    """A table with a score per patient as one more column, without the samples of patients who have none."""
+    if name in frame.columns:
+        raise InputError(f"Column {name!r} is in the table, and a score is to be called so too; rename or drop the column.")
+    found = _patients(patient, frame).map(scores)
+    if found.isna().all():
+        raise InputError(f"No patient of the table has a score {name!r}; check that both studies name patients in the same way.")
+    lost = int(found.isna().sum())
+    scored = frame.assign(**{name: found})[found.notna()]
+    words = (f"{lost} of {len(frame)} samples have no out-of-sample score {name!r} and were left out.",) if lost else ()
+    scored.attrs = {**frame.attrs, "notes": (*frame.attrs.get("notes", ()), *words)}
+    return scored
 
 
 def _patients(column: str | None, frame: pd.DataFrame) -> pd.Series:
@@ -327,9 +444,9 @@ def _site(settings: CohortSettings, frame: pd.DataFrame) -> pd.Series | None:
     return site.astype(str)
 
 
-def _protocol(settings: CohortSettings, frame: pd.DataFrame) -> pd.DataFrame:
-    """Parameters as numbers where all values are, else as words."""
-    columns = {name: _column(frame, name, "cohort.acquisition") for name in settings.acquisition}
+def _described(frame: pd.DataFrame, names: tuple[str, ...], key: str) -> pd.DataFrame:
+    """Columns as numbers where all values are, else as words."""
+    columns = {name: _column(frame, name, key) for name in names}
     numeric = {name: pd.to_numeric(values, errors="coerce") for name, values in columns.items()}
     chosen = {
         name: numeric[name].astype(float) if numeric[name].notna().equals(values.notna()) else _words(values)
@@ -337,7 +454,7 @@ def _protocol(settings: CohortSettings, frame: pd.DataFrame) -> pd.DataFrame:
     }
     empty = [name for name, values in chosen.items() if values.isna().all()]
     if empty:
-        raise InputError(f"Column {empty[0]!r} (cohort.acquisition) holds no value; take it out of the list.")
+        raise InputError(f"Column {empty[0]!r} ({key}) holds no value; take it out of the list.")
     return pd.DataFrame(chosen, index=frame.index)
 
 

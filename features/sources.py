@@ -18,6 +18,7 @@ import pandas as pd
 from pydantic import Field
 
 from features.errors import InputError, did_you_mean
+from features.expression import ExpressionSource
 from features.extracted import is_as_written, read_record
 from features.imaging.source import ImageSource
 from features.settings import Settings
@@ -110,11 +111,14 @@ class SurvSetSource(Settings):
     ----------
     prefix : str
         Keep only columns that begin so, and take the prefix off.
+    keep : list of str
+        Columns that are kept beside these, as they are called (outcome, age, stage).
     """
 
     kind: Literal["survset"] = "survset"
     dataset: str
     prefix: str = ""
+    keep: tuple[str, ...] = ()
 
     def read(self, folder: Path, more: Paths = (), text: tuple[str, ...] = ()) -> pd.DataFrame:
         """All columns with the prefix, indexed by SurvSet's patient identifier."""
@@ -125,8 +129,14 @@ class SurvSetSource(Settings):
             )
         frame = pickle.loads(self._verified_bytes()).set_index("pid")  # noqa: S301 - digest verified above
         frame.index = frame.index.astype(str)
-        kept = frame.loc[:, frame.columns.str.startswith(self.prefix)]
-        return kept.rename(columns=lambda name: name.removeprefix(self.prefix))
+        absent = [name for name in self.keep if name not in frame.columns]
+        if absent:
+            raise InputError(
+                f"Column {absent[0]!r} (cohort.source.keep) is not in {self.dataset}"
+                f"{did_you_mean(absent[0], list(frame.columns))}."
+            )
+        kept = frame.loc[:, frame.columns.str.startswith(self.prefix) & ~frame.columns.isin(self.keep)]
+        return frame[list(self.keep)].join(kept.rename(columns=lambda name: name.removeprefix(self.prefix)))
 
     def _verified_bytes(self) -> bytes:
         package = find_spec("SurvSet")
@@ -138,7 +148,7 @@ class SurvSetSource(Settings):
         return content
 
 
-Source = Annotated[TableSource | ImageSource | SurvSetSource, Field(discriminator="kind")]
+Source = Annotated[TableSource | ImageSource | ExpressionSource | SurvSetSource, Field(discriminator="kind")]
 
 
 def read_table(path: Path, text_columns: tuple[str, ...] = ()) -> pd.DataFrame:

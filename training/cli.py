@@ -18,49 +18,64 @@ URI = click.option("--tracking-uri", help="MLflow store. Default: MLFLOW_TRACKIN
 
 @click.command()
 @STUDY
+@URI
 @JSON
-def check(study: Path, as_json: bool) -> None:
+def check(study: Path, tracking_uri: str | None, as_json: bool) -> None:
     """Read STUDY and its data, and report what is there and what looks wrong. Trains nothing; measures images, where they are
     the source, if that was not done before.
 
     Reported: samples, events, patients, missing values, constant and duplicate columns, columns that look like an
     identifier or like the outcome (AUC above 0.99), and rows that are copies of another patient's. Where the study names site
-    or acquisition: whether they can be predicted from the features, and the outcome from them alone.
+    or acquisition: whether they can be predicted from the features, and the outcome from them alone. Of a composite: both
+    biomarkers, and how many splits of the patients would be searched.
     """
+    from training.composite.study import CompositeStudy
+    from training.studies import read_study
+
+    loaded = read_study(study)
+    address = _store_address(tracking_uri)
+    if isinstance(loaded, CompositeStudy):
+        from training.composite.check import check_composite
+
+        checked = check_composite(loaded, address)
+    else:
+        checked = _check_models(loaded, address)
+    if as_json:
+        _print_json({"study": loaded.name, "fingerprint": loaded.fingerprint, **checked})
+    click.echo(f"The study can be trained: hypoxia train {study}", err=True)
+
+
+def _check_models(loaded: Any, address: str) -> dict[str, Any]:
     from features.audit import audit, few_held_out
-    from training.config import load_study
     from training.confounding import confounding
     from training.console import say, stderr_console
     from training.extracting import ensure_extracted
     from training.run import draw_held_out, load_cohorts
     from training.terminal import print_audit, print_confounding
+    from training.train import scores_of
 
-    loaded = load_study(study)
     ensure_extracted(loaded)
-    cohorts = load_cohorts(loaded)
+    cohorts = load_cohorts(loaded, scores_of(loaded, address))
     found = {name: audit(cohort) for name, cohort in cohorts.items()}
     acquired = {name: confounding(cohort, loaded.rng("confounding")) for name, cohort in cohorts.items()}
     console = stderr_console()
     for name, one in found.items():
         print_audit(console, name or loaded.name, one)
         print_confounding(console, acquired[name])
-    if as_json:
-        described = {
-            name: {
-                **one.model_dump(mode="json"),
-                "warnings": [*one.warnings, *acquired[name].warnings],
-                "confounding": acquired[name].model_dump(mode="json"),
-            }
-            for name, one in found.items()
+    described = {
+        name: {
+            **one.model_dump(mode="json"),
+            "warnings": [*one.warnings, *acquired[name].warnings],
+            "confounding": acquired[name].model_dump(mode="json"),
         }
-        body = {"sequences": described} if loaded.cohort.sequences else described[""]
-        _print_json({"study": loaded.name, "fingerprint": loaded.fingerprint, **body})
+        for name, one in found.items()
+    }
     held_out = draw_held_out(loaded, cohorts)
     for cohort in cohorts.values():
         labels = cohort.patient_labels
         for warning in few_held_out(labels[labels.index.isin(held_out)]):
             say(console, "Warning", warning, "yellow")
-    console.print(f"The study can be trained: hypoxia train {study}")
+    return {"sequences": described} if loaded.cohort.sequences else described[""]
 
 
 @click.command()
@@ -75,11 +90,11 @@ def train(study: Path, tracking_uri: str | None, workers: int | None, as_json: b
     What happens: held-out patients are set aside; the whole recipe (impute, select, search, refit) is repeated in every
     internal resample; it is run once more on all development patients; the held-out patients are opened once.
     """
-    from training.config import load_study
+    from training.studies import read_study
     from training.train import train_study
 
     try:
-        trained = train_study(load_study(study), _store_address(tracking_uri), workers)
+        trained = train_study(read_study(study), _store_address(tracking_uri), workers)
     except KeyboardInterrupt:
         click.echo(
             "Interrupted. The run is marked as killed; the same command goes on after the folds that are finished.", err=True
@@ -93,7 +108,7 @@ def train(study: Path, tracking_uri: str | None, workers: int | None, as_json: b
 @URI
 @JSON
 def runs(tracking_uri: str | None, as_json: bool) -> None:
-    """List the recorded runs, the newest first, with their held-out ROC AUC."""
+    """List the recorded runs, the newest first, with their held-out ROC AUC or concordance (C)."""
     from training.registry import list_runs, print_runs
     from training.tracking import open_store, store_exists
 
@@ -119,9 +134,9 @@ def models(tracking_uri: str | None, as_json: bool) -> None:
 @JSON
 def schema(as_json: bool) -> None:
     """Print the JSON schema of a study file (an editor that knows it completes keys and marks mistakes)."""
-    from training.config import Study
+    from training.studies import json_schema
 
-    _print_json(Study.model_json_schema())
+    _print_json(json_schema())
 
 
 def _store_address(given: str | None) -> str:

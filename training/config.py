@@ -8,16 +8,17 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import yaml
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from features.cohort import CohortSettings
 from features.contract import ContractSettings
 from features.errors import InputError, did_you_mean
 from features.settings import Settings
+from features.survival import SurvivalEndpoint
 from training.evaluation import EvaluationSettings
 from training.partition import PartitionSettings
 from training.recipe import Recipe, SearchLimits
@@ -49,8 +50,8 @@ class Compute(Settings):
         return SearchLimits(self.seconds_per_candidate, self.seconds_per_search)
 
 
-class Study(Settings):
-    """Everything that decides what a study finds.
+class StudyBase(Settings):
+    """What every kind of study has.
 
     Parameters
     ----------
@@ -62,16 +63,16 @@ class Study(Settings):
         Name in the registry; with sequences, the sequence is appended.
     contract : mapping
         What the model takes when it is served.
+    scores : mapping of str to str
+        More features: the out-of-sample scores of registered models, by the name that the feature shall have.
     """
 
     name: str = Field(min_length=1)
     seed: int = Field(default=0, ge=0)
     cohort: CohortSettings
-    partition: PartitionSettings = PartitionSettings()
-    recipe: Recipe = Recipe()
-    evaluation: EvaluationSettings = EvaluationSettings()
     model: str = Field(min_length=1)
     contract: ContractSettings = ContractSettings()
+    scores: dict[str, str] = {}
     compute: Compute = Compute()
 
     _folder: Path = PrivateAttr(default=Path())
@@ -99,8 +100,31 @@ class Study(Settings):
         return np.random.default_rng(np.random.SeedSequence([self.seed, zlib.crc32(stage.encode())]))
 
 
+class Study(StudyBase):
+    """Everything that decides what a study of one model finds: of classes, or of times to an event."""
+
+    kind: Literal["classifier"] = "classifier"
+    partition: PartitionSettings = PartitionSettings()
+    recipe: Recipe = Recipe()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _recipe_is_of_the_endpoint(self) -> Self:
+        survival = isinstance(self.cohort.endpoint, SurvivalEndpoint)
+        try:
+            self.recipe.threshold_rule(survival), self.recipe.selection.needed(survival)
+        except InputError as cause:
+            raise ValueError(str(cause)) from cause
+        if self.scores and self.cohort.sequences:
+            raise ValueError("scores and cohort.sequences are both there; a model's score is of a patient, not of a sequence")
+        return self
+
+
+S = TypeVar("S", bound=StudyBase)
+
+
 def load_study(path: Path) -> Study:
-    """Read a study from its YAML file.
+    """Read a study of one model from its YAML file.
 
     Raises
     ------
@@ -108,19 +132,30 @@ def load_study(path: Path) -> Study:
         The file is absent or no YAML, or a key is unknown, missing or has a value that it cannot have; the message has
         the dotted path of the key.
     """
-    content = read_mapping(path, "study", "configs/demo.yaml", "name, cohort and model")
+    study = study_of(Study, path, read_study_file(path))
+    return study if study.recipe.robust is None else _with_tables_in(study, path.resolve().parent)
+
+
+def read_study_file(path: Path) -> Mapping[str, Any]:
+    """The content of a study file, of whatever kind."""
+    return read_mapping(path, "study", "configs/demo.yaml", "name, cohort and model")
+
+
+def study_of(kind: type[S], path: Path, content: Mapping[str, Any]) -> S:
+    """The settings of a kind of study from the content of its file; paths in it are relative to the file."""
     try:
-        study = Study.model_validate(content)
+        study = kind.model_validate(content)
     except ValidationError as cause:
-        raise InputError(f"{path}: {_first_fault(cause, content)}") from cause
-    located = study if study.recipe.robust is None else _with_tables_in(study, path.resolve().parent)
-    located._folder = path.resolve().parent
-    return located
+        raise InputError(f"{path}: {_first_fault(cause, content, kind)}") from cause
+    study._folder = path.resolve().parent
+    return study
 
 
 def _with_tables_in(study: Study, folder: Path) -> Study:
     robust = study.recipe.robust and study.recipe.robust.located(folder)
-    return study.model_copy(update={"recipe": study.recipe.model_copy(update={"robust": robust})})
+    located = study.model_copy(update={"recipe": study.recipe.model_copy(update={"robust": robust})})
+    located._folder = folder
+    return located
 
 
 def read_mapping(path: Path, kind: str, example: str, keys: str) -> Mapping[str, Any]:
@@ -174,11 +209,11 @@ _IN_WORDS = {
 }
 
 
-def _first_fault(error: ValidationError, content: Mapping[str, Any]) -> str:
+def _first_fault(error: ValidationError, content: Mapping[str, Any], kind: type[StudyBase]) -> str:
     """The first fault as a sentence: misspelt keys before all else, since they explain the others."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     fault, where = faults[0], _as_written(faults[0], content)
-    beside = _alternatives_at(fault["loc"][:-1])
+    beside = _alternatives_at(kind, fault["loc"][:-1])
     if fault["type"] == "extra_forbidden":
         known = sorted({key for mapping in beside for key in mapping.get("properties", {})})
         hint = did_you_mean(str(fault["loc"][-1]), known) or f" (known there: {', '.join(known)})"
@@ -186,7 +221,7 @@ def _first_fault(error: ValidationError, content: Mapping[str, Any]) -> str:
     if fault["type"] == "missing":
         return f"key {where!r} is missing; add it. See `hypoxia schema`."
     if fault["type"] == "union_tag_not_found":
-        kinds = [mapping["properties"]["kind"]["const"] for mapping in _alternatives_at(fault["loc"])]
+        kinds = [mapping["properties"]["kind"]["const"] for mapping in _alternatives_at(kind, fault["loc"])]
         return f"key '{where}.kind' is missing; it says which of {', '.join(kinds)} is meant. See `hypoxia schema`."
     if fault["type"] == "union_tag_invalid":
         tag, kinds = fault["ctx"]["tag"], fault["ctx"]["expected_tags"].replace("'", "").split(", ")
@@ -212,9 +247,9 @@ def _as_written(fault: Any, content: Any) -> str:
     return ".".join(map(str, [*keys, fault["loc"][-1]] if fault["type"] == "missing" else keys))
 
 
-def _alternatives_at(location: Sequence[int | str]) -> list[dict[str, Any]]:
+def _alternatives_at(kind: type[StudyBase], location: Sequence[int | str]) -> list[dict[str, Any]]:
     """JSON schemas of what may be at a place in a study; the place as pydantic writes it, with the kinds that it tried."""
-    schema = Study.model_json_schema(mode="serialization")
+    schema = kind.model_json_schema(mode="serialization")
     found = [schema]
     for part in location:
         below = [one["items"] if isinstance(part, int) else one["properties"][part] for one in found if _has(one, part)]

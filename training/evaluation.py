@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ from training.metrics import METRIC, METRICS, Metric, WeightedPredictions
 from training.partition import Split, folds
 from training.progress import Progress, Silence
 from training.recipe import FittedRecipe, Recipe, SearchLimits, fit_recipe
+from training.survival.curves import log_rank
+from training.survival.metrics import SURVIVAL_METRIC, SURVIVAL_METRICS, SurvivalPredictions
 from training.workers import Workers
 
 MOST_REDRAWS = 1000
@@ -65,12 +67,13 @@ class Evaluation:
     Attributes
     ----------
     predictions : DataFrame of shape (n_predictions,)
-        Columns: sample, patient, label, probability, threshold, called, repeat, fold.
+        Columns: sample, patient, label, probability, threshold, called, repeat, fold; of times to an event also time.
     estimates : dict of str to Estimate
-        By metric. With several folds the rank measures (``roc_auc``, ``pr_auc``) are means over folds, since scores of
-        models from different folds are not on one scale; ``roc_auc_pooled`` and ``pr_auc_pooled`` rank them all the same.
+        By metric. With several folds the rank measures (``roc_auc``, ``pr_auc``, ``c_index``) are means over folds, since
+        scores of models from different folds are not on one scale; ``roc_auc_pooled`` and the like rank them all the same.
     p_value : float or None
-        Mann-Whitney test of probabilities between the classes, one mean value per patient.
+        Mann-Whitney test of probabilities between the classes, one mean value per patient; of times to an event, the log-rank
+        test between those who are called and the others.
     redrawn : int
         Resamples of patients that held one class only and were drawn again.
     selected : tuple of tuple of str
@@ -87,6 +90,17 @@ class Evaluation:
     selected: tuple[tuple[str, ...], ...] = ()
     n_candidates: int = 0
     out_of_time: bool = False
+    horizon: float | None = None
+
+    @property
+    def test(self) -> str:
+        """What the p-value is of."""
+        return "log-rank test of the groups called" if self.horizon else f"Mann-Whitney, {self.alternative}"
+
+    @property
+    def headline(self) -> str:
+        """The measure that stands for all where there is room for one."""
+        return "c_index" if self.horizon else "roc_auc"
 
     @property
     def stability(self) -> float | None:
@@ -140,7 +154,7 @@ def validate(fitted: FittedRecipe, held_out: Cohort, settings: EvaluationSetting
     held_out : Cohort
         Patients of whom nothing was used before; call this once.
     """
-    return evaluate(_predictions(fitted, held_out, repeat=0, fold=0), settings, rng)
+    return evaluate(predictions_of(fitted, held_out, repeat=0, fold=0), settings, rng, held_out.horizon)
 
 
 def validate_internally(
@@ -167,14 +181,15 @@ def validate_internally(
             if result is None:
                 progress.stage(words)
                 fitted = fit_recipe(recipe, development.subset(split.train), fold_rngs[fold], workers, progress, limits)
-                predictions = _predictions(fitted, development.subset(split.test), repeat, fold, seen=split)
+                predictions = predictions_of(fitted, development.subset(split.test), repeat, fold, seen=split)
                 result = FoldResult(predictions, fitted.selection.selected, fitted.search.out_of_time)
                 memory.keep(len(results), result)
             else:
                 progress.stage(f"{words}: finished before an interruption")
                 progress.recalled()
             results.append(result)
-    found = evaluate(pd.concat([one.predictions for one in results], ignore_index=True), settings, rng.spawn(1)[0])
+    predictions = pd.concat([one.predictions for one in results], ignore_index=True)
+    found = evaluate(predictions, settings, rng.spawn(1)[0], development.horizon)
     return replace(
         found,
         selected=tuple(one.selected for one in results),
@@ -183,7 +198,9 @@ def validate_internally(
     )
 
 
-def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings, rng: np.random.Generator) -> Evaluation:
+def evaluate(
+    predictions: pd.DataFrame, settings: EvaluationSettings, rng: np.random.Generator, horizon: float | None = None
+) -> Evaluation:
     """Estimates with bootstrap intervals over patients from out-of-sample predictions.
 
     Intervals are percentiles over resamples of whole patients, so that several samples of one patient count as the one
@@ -193,15 +210,22 @@ def evaluate(predictions: pd.DataFrame, settings: EvaluationSettings, rng: np.ra
     ----------
     predictions : DataFrame
         As in ``Evaluation.predictions``.
+    horizon : float, optional
+        Time by which the probability is the risk of the event, for times to an event.
     """
     weights, redrawn = patient_resamples(predictions, settings.bootstrap, rng)
     every = np.vstack([np.ones((1, len(predictions))), weights])
     estimates = {
-        name: _estimate(METRIC[name.removesuffix("_pooled")], values, settings.level)
-        for name, values in _all_measures(predictions, every).items()
+        name: _estimate(metric_of(name), values, settings.level)
+        for name, values in all_measures(predictions, every, horizon).items()
     }
-    p_value = mann_whitney(predictions, settings.alternative)
-    return Evaluation(predictions, estimates, p_value, settings.alternative, redrawn)
+    p_value = log_rank_of_calls(predictions) if horizon else mann_whitney(predictions, settings.alternative)
+    return Evaluation(predictions, estimates, p_value, settings.alternative, redrawn, horizon=horizon)
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of an estimate's name, pooled or not, of classes or of times to an event."""
+    return {**METRIC, **SURVIVAL_METRIC}[name.removesuffix("_pooled")]
 
 
 def patient_resamples(predictions: pd.DataFrame, count: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -269,7 +293,14 @@ def selection_stability(selected: Sequence[tuple[str, ...]], n_candidates: int) 
     return float(1 - (m / (m - 1) * share * (1 - share)).sum() / n_candidates / chance)
 
 
-def _predictions(fitted: FittedRecipe, cohort: Cohort, repeat: int, fold: int, seen: Split | None = None) -> pd.DataFrame:
+def predictions_of(fitted: FittedRecipe, cohort: Cohort, repeat: int, fold: int, seen: Split | None = None) -> pd.DataFrame:
+    """Predictions of samples, as in ``Evaluation.predictions``.
+
+    Raises
+    ------
+    LeakError
+        A sample is one that the split says was learnt from.
+    """
     if seen is not None and len(seen.train.intersection(cohort.samples)):
         raise LeakError("A sample that the model learnt from was about to be counted as out of sample.")
     probability = fitted.predict(cohort.inputs)
@@ -280,38 +311,43 @@ def _predictions(fitted: FittedRecipe, cohort: Cohort, repeat: int, fold: int, s
             "label": cohort.y,
             "probability": probability,
             "threshold": fitted.threshold,
-            "called": probability >= fitted.threshold,
+            "called": fitted.called(cohort.inputs),
             "repeat": repeat,
             "fold": fold,
+            **({} if cohort.times is None else {"time": cohort.times.to_numpy()}),
+            **({} if fitted.score is None else {"score": fitted.scored(cohort.inputs)}),
         }
     )
 
 
-def _all_measures(predictions: pd.DataFrame, weights: np.ndarray) -> dict[str, np.ndarray]:
+def all_measures(predictions: pd.DataFrame, weights: np.ndarray, horizon: float | None) -> dict[str, np.ndarray]:
     """Every measure per weighting: shape (n_weightings,) by name."""
     several = predictions.groupby(["repeat", "fold"]).ngroups > 1
     measured = {}
-    for metric in METRICS:
+    for metric in SURVIVAL_METRICS if horizon else METRICS:
         by = ["repeat", "fold"] if metric.needs == "ranks" else ["repeat"]
-        measured[metric.name] = _mean_over(metric.function, predictions, weights, by)
+        measured[metric.name] = _mean_over(metric.function, predictions, weights, by, horizon)
         if metric.needs == "ranks" and several:
-            measured[f"{metric.name}_pooled"] = _mean_over(metric.function, predictions, weights, ["repeat"])
+            measured[f"{metric.name}_pooled"] = _mean_over(metric.function, predictions, weights, ["repeat"], horizon)
     return measured
 
 
 def _mean_over(
-    function: Callable[[WeightedPredictions], np.ndarray], predictions: pd.DataFrame, weights: np.ndarray, by: list[str]
+    function: Callable[[Any], np.ndarray], predictions: pd.DataFrame, weights: np.ndarray, by: list[str], horizon: float | None
 ) -> np.ndarray:
     """Mean of a measure over groups of predictions, leaving out groups in which a weighting leaves it undefined."""
-    groups = []
-    for rows in predictions.groupby(by, sort=False).indices.values():
-        part = predictions.iloc[rows]
-        y, probability, called = (part[name].to_numpy() for name in ("label", "probability", "called"))
-        groups.append(function(WeightedPredictions(y, probability, called, weights[:, rows])))
-    values = np.array(groups)
+    parts = predictions.groupby(by, sort=False).indices.values()
+    values = np.array([function(_weighted(predictions.iloc[rows], weights[:, rows], horizon)) for rows in parts])
     defined = ~np.isnan(values)
     total, count = np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _weighted(part: pd.DataFrame, weights: np.ndarray, horizon: float | None) -> WeightedPredictions | SurvivalPredictions:
+    y, probability, called = (part[name].to_numpy() for name in ("label", "probability", "called"))
+    if horizon is None:
+        return WeightedPredictions(y, probability, called, weights)
+    return SurvivalPredictions(part["time"].to_numpy(), y.astype(bool), probability, called, weights, horizon)
 
 
 def _estimate(metric: Metric, values: np.ndarray, level: float) -> Estimate:
@@ -322,6 +358,20 @@ def _estimate(metric: Metric, values: np.ndarray, level: float) -> Estimate:
         return Estimate(value=float(value), level=level, reason=f"no interval: in most resamples {metric.undefined}")
     lower, upper = np.quantile(resamples, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value=float(value), lower=float(min(lower, value)), upper=float(max(upper, value)), level=level)
+
+
+def log_rank_of_calls(predictions: pd.DataFrame) -> float | None:
+    """P of equal survival of patients who are called and of the others; None where all are called the same.
+
+    Several predictions of one patient (repeats, lesions) count as the one that most of them give.
+    """
+    per_patient = predictions.groupby("patient", sort=False).agg(
+        time=("time", "max"), label=("label", "max"), called=("called", "mean")
+    )
+    group = (per_patient["called"] >= 0.5).to_numpy()
+    if group.all() or not group.any():
+        return None
+    return log_rank(per_patient["time"].to_numpy(), per_patient["label"].to_numpy(), group).p_value
 
 
 def mann_whitney(predictions: pd.DataFrame, alternative: str) -> float | None:

@@ -7,12 +7,10 @@ hyperparameter is bounded by the number of samples and features. To add a kind: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, GradientBoostingClassifier, RandomForestClassifier
 from sklearn.kernel_approximation import RBFSampler
@@ -21,79 +19,8 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 
-Value = float | int | str
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What bounds the hyperparameters: samples to learn from and features chosen, in the smallest inner fold."""
-
-    samples: int
-    features: int
-
-
-@dataclass(frozen=True)
-class Range:
-    """A number between two bounds.
-
-    Attributes
-    ----------
-    simpler : {"low", "high"}
-        Which end gives the simpler model.
-    """
-
-    name: str
-    low: float
-    high: float
-    simpler: Literal["low", "high"]
-    log: bool = False
-    whole: bool = False
-
-    def complexity(self, value: Value) -> float:
-        """0 at the simpler end, 1 at the other."""
-        low, high, at = np.log([self.low, self.high, float(value)]) if self.log else (self.low, self.high, float(value))
-        share = (at - low) / (high - low) if high > low else 0.0
-        return float(share if self.simpler == "low" else 1 - share)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of a few values, the simplest first."""
-
-    name: str
-    options: tuple[Value, ...]
-
-    def complexity(self, value: Value) -> float:
-        """Position among the options."""
-        return float(self.options.index(value))
-
-
-Parameter = Range | Choice
-
-
-def _none(limits: Limits) -> tuple[Parameter, ...]:
-    return ()
-
-
-@dataclass(frozen=True)
-class Option:
-    """One way to do one step of the pipeline.
-
-    Attributes
-    ----------
-    name : str
-    words : str
-        As it is called in a sentence.
-    build : callable
-        From parameters and a random state to the scikit-learn steps.
-    parameters : callable
-        From limits to the hyperparameters, the most telling for simplicity first.
-    """
-
-    name: str
-    words: str
-    build: Callable[[Mapping[str, Any], int], list[BaseEstimator]]
-    parameters: Callable[[Limits], tuple[Parameter, ...]] = _none
+from training.options import Choice, Limits, Option, Range, Value, tree_limits
+from training.survival_models import SURVIVAL_BASELINE, SURVIVAL_MODELS
 
 
 def _weight(parameters: Mapping[str, Any]) -> str | None:
@@ -158,13 +85,13 @@ CLASSIFIERS = (
         "random_forest",
         "random forest",
         lambda p, s: [RandomForestClassifier(n_estimators=200, random_state=s, **p)],
-        lambda limits: (*_tree_limits(limits), Range("max_features", 0.05, 1.0, "low")),
+        lambda limits: (*tree_limits(limits), Range("max_features", 0.05, 1.0, "low")),
     ),
     Option(
         "extra_trees",
         "extremely randomised trees",
         lambda p, s: [ExtraTreesClassifier(n_estimators=200, random_state=s, **p)],
-        lambda limits: (*_tree_limits(limits), Range("max_features", 0.05, 1.0, "low")),
+        lambda limits: (*tree_limits(limits), Range("max_features", 0.05, 1.0, "low")),
     ),
     Option(
         "boosting",
@@ -181,16 +108,13 @@ CLASSIFIERS = (
 )
 
 
-def _tree_limits(limits: Limits) -> tuple[Parameter, ...]:
-    return (
-        Range("max_depth", 1, max(2, min(10, int(np.log2(max(limits.samples, 4))))), "low", whole=True),
-        Range("min_samples_leaf", 1, max(1, limits.samples // 10), "high", whole=True),
-    )
-
-
-STEPS = {"scaler": SCALERS, "classifier": CLASSIFIERS}
 SCALER = {option.name: option for option in SCALERS}
-CLASSIFIER = {option.name: option for option in CLASSIFIERS}
+CLASSIFIER = {option.name: option for option in (*CLASSIFIERS, *SURVIVAL_MODELS)}
+
+
+def steps(survival: bool) -> dict[str, tuple[Option, ...]]:
+    """The options of each step of a pipeline, by step: for classes, or for times to an event."""
+    return {"scaler": SCALERS, "classifier": SURVIVAL_MODELS if survival else CLASSIFIERS}
 
 
 @dataclass(frozen=True)
@@ -203,6 +127,8 @@ class Candidate:
         Names of options.
     parameters : tuple of (str, value)
         ``step.name`` and value, sorted.
+    label : str or None
+        What it is called, where it is no point of the search space but was given (a published signature).
 
     Examples
     --------
@@ -213,6 +139,7 @@ class Candidate:
     scaler: str
     classifier: str
     parameters: tuple[tuple[str, Value], ...] = ()
+    label: str | None = None
 
     @classmethod
     def of(
@@ -227,15 +154,29 @@ class Candidate:
         """Parameters of one step, without the step's name."""
         return {name.removeprefix(f"{step}."): value for name, value in self.parameters if name.startswith(f"{step}.")}
 
-    def pipeline(self, random_state: int) -> Pipeline:
-        """The unfitted scikit-learn pipeline; the random state is set in every step that has one."""
+    @property
+    def is_survival(self) -> bool:
+        """Whether it is of times to an event."""
+        return CLASSIFIER.get(self.classifier) in SURVIVAL_MODELS
+
+    def pipeline(self, random_state: int, horizon: float | None = None) -> Pipeline:
+        """The unfitted scikit-learn pipeline; the random state is set in every step that has one.
+
+        Parameters
+        ----------
+        horizon : float, optional
+            Time by which a model of survival tells the risk of the event.
+        """
+        about: dict[str, Any] = {"horizon": horizon} if self.is_survival else {}
         scale = SCALER[self.scaler].build(self.parameters_of("scaler"), random_state)
-        classify = CLASSIFIER[self.classifier].build(self.parameters_of("classifier"), random_state)
+        classify = CLASSIFIER[self.classifier].build({**self.parameters_of("classifier"), **about}, random_state)
         return make_pipeline(*scale, *classify)
 
     @property
     def words(self) -> str:
         """What the pipeline does, as a phrase."""
+        if self.label is not None:
+            return self.label
         settings = ", ".join(f"{name}={_short(value)}" for name, value in self.parameters_of("classifier").items())
         return f"{SCALER[self.scaler].words}, then {CLASSIFIER[self.classifier].words}" + (f" ({settings})" if settings else "")
 
@@ -244,7 +185,7 @@ class Candidate:
         classifier, scaler = CLASSIFIER[self.classifier], SCALER[self.scaler]
         given = self.parameters_of("classifier")
         return (
-            CLASSIFIERS.index(classifier),
+            (SURVIVAL_MODELS if self.is_survival else CLASSIFIERS).index(classifier),
             SCALERS.index(scaler),
             *(parameter.complexity(given[parameter.name]) for parameter in classifier.parameters(limits)),
         )
@@ -256,3 +197,8 @@ def _short(value: Value) -> str:
 
 # Tried first by every engine: on small cohorts little beats a strongly shrunk linear model.
 BASELINE = Candidate.of("standard", {}, "ridge_logistic", {"C": 1e-3, "class_weight": "none"})
+
+
+def baseline(survival: bool) -> Candidate:
+    """What every engine tries first."""
+    return Candidate.of("standard", {}, SURVIVAL_BASELINE[0], SURVIVAL_BASELINE[1]) if survival else BASELINE

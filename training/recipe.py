@@ -5,28 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 from sklearn.base import clone
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_curve
 from sklearn.pipeline import Pipeline, make_pipeline
 
+from features.bundle import ScoreCard
 from features.cohort import Cohort
 from features.errors import InputError
 from features.feature import Feature
-from features.harmonise import AcquisitionRegression, Harmoniser, SiteAlignment
+from features.harmonise import AcquisitionRegression, SiteAlignment
+from features.platforms import Harmoniser
 from features.robustness import RobustFilter
 from features.settings import Settings
 from features.table import FeatureSchema
-from training.models import Limits
+from training.models import Candidate
+from training.options import Limits
 from training.partition import Split, folds
 from training.progress import Progress, Silence
-from training.search import Evaluator, InnerFold, Search, SearchResult, TPOTSearch, centre_and_spread
+from training.search import Evaluator, InnerFold, Scored, Search, SearchResult, TPOTSearch, centre_and_spread
 from training.selection import SelectionResult, SelectionSettings, select
+from training.signature_recipe import SignatureRecipe, fit_signature
 from training.workers import Workers
 
 
@@ -39,16 +43,42 @@ class Recipe(Settings):
         How the acquisition is taken out of the features, before they are chosen.
     robust : mapping, optional
         Which features may be chosen at all: those that come out alike when they are measured again.
-    threshold : "youden" or float
+    signature : mapping, optional
+        A published signature in place of selection and search: its genes, its rule, and reference values from the training
+        patients.
+    threshold : "youden", "median" or float, optional
         Probability from which on a sample is called positive: the one with the highest sensitivity plus specificity on
-        out-of-fold predictions of the training patients, or a fixed one.
+        out-of-fold predictions of the training patients, the median of these, or a fixed one. Left out: "youden", and "median"
+        for times to an event.
     """
 
     harmonise: Harmoniser | None = None
     robust: RobustFilter | None = None
     selection: SelectionSettings = SelectionSettings()
     search: Search = TPOTSearch()
-    threshold: Literal["youden"] | Annotated[float, Field(ge=0, le=1)] = "youden"
+    signature: SignatureRecipe | None = None
+    threshold: Literal["youden", "median"] | Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _a_signature_stands_alone(self) -> Self:
+        if self.signature and self.robust:
+            raise ValueError("signature and robust are both there; a signature is scored on all of its genes: leave one out")
+        return self
+
+    def threshold_rule(self, survival: bool) -> Literal["youden", "median"] | float:
+        """How the threshold is found, for classes or for times to an event.
+
+        Raises
+        ------
+        InputError
+            The study asks for sensitivity and specificity of times to an event.
+        """
+        if survival and self.threshold == "youden":
+            raise InputError(
+                "recipe.threshold: 'youden' needs two classes, and the endpoint is of survival; use median, or a risk such as "
+                "0.5."
+            )
+        return self.threshold if self.threshold is not None else ("median" if survival else "youden")
 
 
 @dataclass(frozen=True)
@@ -80,6 +110,8 @@ class FittedRecipe:
         A probability at or above it is called positive.
     selection : SelectionResult
     search : SearchResult
+    score : ScoreCard or None
+        The score behind the probability, where the model is one score: it decides what a sample is called.
     """
 
     schema: FeatureSchema
@@ -87,6 +119,7 @@ class FittedRecipe:
     threshold: float
     selection: SelectionResult
     search: SearchResult
+    score: ScoreCard | None = None
 
     @property
     def harmonised(self) -> str | None:
@@ -97,7 +130,8 @@ class FittedRecipe:
     @property
     def words(self) -> str:
         """The pipeline in words."""
-        return ", ".join(filter(None, [self.harmonised, "median imputation", self.search.winner.candidate.words]))
+        given = None if self.score else "median imputation"
+        return ", ".join(filter(None, [self.harmonised, given, self.search.winner.candidate.words]))
 
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
         """Probability of the event, shape (n_samples,).
@@ -112,10 +146,22 @@ class FittedRecipe:
         InputError
             A sample is of a site, or was measured with a word of the protocol, that is not among those of training.
         """
+        return np.asarray(self.pipeline.predict_proba(self._matrix(inputs)))[:, 1]
+
+    def called(self, inputs: pd.DataFrame) -> np.ndarray:
+        """Whether each sample is called positive, shape (n_samples,): by the score where there is one."""
+        if self.score is None:
+            return self.predict(inputs) >= self.threshold
+        return np.asarray(self.scored(inputs) >= self.score.cutoff)
+
+    def scored(self, inputs: pd.DataFrame) -> np.ndarray:
+        """The score behind the probability, shape (n_samples,), of a model that is one score."""
+        return np.asarray(self.pipeline[:-1].transform(self._matrix(inputs)))[:, 0]
+
+    def _matrix(self, inputs: pd.DataFrame) -> np.ndarray:
         _refuse_unseen_sites(self.pipeline, self.schema, inputs)
         # Row by row in memory, as the endpoint's matrix is: products round alike.
-        matrix = np.ascontiguousarray(self.schema.conform(inputs, impute=True).to_numpy())
-        return np.asarray(self.pipeline.predict_proba(matrix))[:, 1]
+        return np.ascontiguousarray(self.schema.conform(inputs, impute=True).to_numpy())
 
 
 def fit_recipe(
@@ -135,7 +181,9 @@ def fit_recipe(
     cohort : Cohort
         Training patients only.
     """
-    progress = progress or Silence()
+    if recipe.signature:
+        return _fit_signature(recipe, recipe.signature, cohort, workers)
+    progress, survival = progress or Silence(), cohort.times is not None
     split_rng, selection_rng, search_rng = rng.spawn(3)
     inner = list(folds(cohort, recipe.search.folds, split_rng))
     splits = [Split(cohort.samples, cohort.samples[:0]), *inner]
@@ -145,18 +193,36 @@ def fit_recipe(
         _inner_fold(cohort, split, part, chosen.selected)
         for split, part, chosen in zip(inner, parts, inner_selections, strict=True)
     ]
-    result = _search(recipe.search, inner_folds, search_rng, workers, progress, limits or SearchLimits())
-    winner = result.winner.candidate.pipeline(result.random_state)
+    result = _search(recipe.search, inner_folds, search_rng, workers, progress, limits or SearchLimits(), cohort.horizon)
+    winner = result.winner.candidate.pipeline(result.random_state, cohort.horizon)
     pipeline = make_pipeline(SimpleImputer(strategy="median"), *(step for _, step in winner.steps))
-    pipeline.fit(whole.features[list(selection.selected)].to_numpy(), cohort.y)
+    pipeline.fit(whole.features[list(selection.selected)].to_numpy(), cohort.outcome)
     schema = FeatureSchema(features=(*map(cohort.table.feature, selection.selected), *whole.inputs))
     fitted = FittedRecipe(schema, _behind(whole, selection.selected, cohort, pipeline), 0.5, selection, result)
-    threshold = _own_threshold(fitted, cohort) if recipe.threshold == "youden" else recipe.threshold
-    return replace(fitted, threshold=float(threshold))
+    rule = recipe.threshold_rule(survival)
+    return replace(fitted, threshold=_own_threshold(fitted, cohort, rule) if isinstance(rule, str) else float(rule))
 
 
-def refuse_what_cannot_be_harmonised(recipe: Recipe, cohort: Cohort) -> None:
-    """Say before anything is learnt what the harmoniser, or the filter of robust features, would stop at.
+def _fit_signature(recipe: Recipe, signature: SignatureRecipe, cohort: Cohort, workers: Workers) -> FittedRecipe:
+    """A published signature with the training patients' reference values, as a model like any other."""
+    (whole,) = _prepare(recipe, cohort, [Split(cohort.samples, cohort.samples[:0])], workers)
+    found = fit_signature(signature, whole.features, cohort.outcome, cohort.horizon, cohort.patients.to_numpy())
+    schema = FeatureSchema(features=(*map(cohort.table.feature, found.columns), *whole.inputs))
+    votes = pd.DataFrame({signature.signature: True}, index=pd.Index(found.columns))
+    given = Candidate("given", "signature", label=found.words)
+    return FittedRecipe(
+        schema=schema,
+        pipeline=_behind(whole, found.columns, cohort, found.pipeline),
+        threshold=float(found.pipeline[-1].predict_proba(np.array([[found.cutoff]]))[0, 1]),
+        selection=SelectionResult(votes, found.columns, 1, 1),
+        search=SearchResult(Scored(given), (), 0, Limits(len(cohort.samples), len(found.columns)), False),
+        score=ScoreCard(name="signature score", cutoff=found.cutoff, words=found.words),
+    )
+
+
+def refuse_what_cannot_be_fitted(recipe: Recipe, cohort: Cohort) -> None:
+    """Say before anything is learnt what the recipe would stop at: methods for another kind of endpoint, the harmoniser, the
+    filter of robust features.
 
     Parameters
     ----------
@@ -168,6 +234,8 @@ def refuse_what_cannot_be_harmonised(recipe: Recipe, cohort: Cohort) -> None:
     InputError
         The study names no protocol or site, values are missing that may not be, or a table of replicates cannot be used.
     """
+    survival = cohort.times is not None
+    recipe.threshold_rule(survival), recipe.selection.needed(survival)
     if recipe.robust:
         recipe.robust.robust(recipe.robust.read(), cohort.features.columns, cohort.samples)
     if recipe.harmonise:
@@ -198,14 +266,15 @@ def select_on(
     return select(settings, complete(features), y, rng, threads)
 
 
-def _own_threshold(fitted: FittedRecipe, cohort: Cohort) -> float:
-    """Youden's threshold on out-of-fold predictions, carried over to the scale of the model fitted on everyone.
+def _own_threshold(fitted: FittedRecipe, cohort: Cohort, rule: Literal["youden", "median"]) -> float:
+    """Youden's threshold on out-of-fold predictions, or their median, on the scale of the model fitted on everyone.
 
     The folds' models and this one differ in level and spread, so the cut is chosen and carried over in standard
     deviations of a model's probabilities on what it learnt from.
     """
     centre, spread = centre_and_spread(fitted.predict(cohort.inputs))
-    cut = youden_threshold(cohort.y, fitted.search.winner.standardised)
+    standardised = fitted.search.winner.standardised
+    cut = float(np.median(standardised)) if rule == "median" else youden_threshold(cohort.y, standardised)
     return float(np.clip(centre + spread * cut, 0.0, 1.0))
 
 
@@ -335,9 +404,9 @@ def _select_everywhere(
     workers: Workers,
 ) -> tuple[SelectionResult, list[SelectionResult]]:
     """Selection on all training patients, which come first, and on the training side of every inner fold."""
-    count = 1 if settings.scope == "published" else len(parts)
+    count, outcome, places = 1 if settings.scope == "published" else len(parts), cohort.outcome, cohort.samples.get_indexer
     tasks = [
-        (settings, part.features.loc[split.train, part.candidates], cohort.labels.loc[split.train].to_numpy(), own, 1)
+        (settings, part.features.loc[split.train, part.candidates], outcome[places(split.train)], own, 1)
         for split, part, own in zip(splits[:count], parts[:count], rng.spawn(count), strict=True)
     ]
     overall, *inside = [outcome.get() for outcome in workers.map(select_on, tasks)]
@@ -347,12 +416,13 @@ def _select_everywhere(
 def _inner_fold(cohort: Cohort, split: Split, part: _Part, selected: tuple[str, ...]) -> InnerFold:
     train, test = (part.features.loc[samples, list(selected)] for samples in (split.train, split.test))
     medians = train.median().fillna(0.0)  # the published scope may choose a feature that one fold has no value of
+    outcome, places = cohort.outcome, cohort.samples.get_indexer
     return InnerFold(
         X_train=train.fillna(medians).to_numpy(),
-        y_train=cohort.labels.loc[split.train].to_numpy(),
+        y_train=outcome[places(split.train)],
         X_test=test.fillna(medians).to_numpy(),
-        y_test=cohort.labels.loc[split.test].to_numpy(),
-        test_rows=cohort.samples.get_indexer(split.test),
+        y_test=outcome[places(split.test)],
+        test_rows=places(split.test),
     )
 
 
@@ -363,6 +433,7 @@ def _search(
     workers: Workers,
     progress: Progress,
     limits: SearchLimits,
+    horizon: float | None,
 ) -> SearchResult:
     seconds = limits.seconds_per_search
     evaluator = Evaluator(
@@ -372,6 +443,7 @@ def _search(
         progress,
         seconds_per_candidate=limits.seconds_per_candidate,
         deadline=None if seconds is None else time.monotonic() + seconds,
+        horizon=horizon,
     )
     bounds = Limits(
         samples=min(len(fold.y_train) for fold in inner_folds), features=min(fold.X_train.shape[1] for fold in inner_folds)

@@ -15,7 +15,7 @@ NEWEST_RUNS = 50
 
 
 def list_runs(store: Store) -> list[dict[str, Any]]:
-    """The newest runs with status, fingerprint and held-out ROC AUC."""
+    """The newest runs with status, fingerprint, and held-out and internal ROC AUC or concordance."""
     experiments = store.client.search_experiments()
     names = {experiment.experiment_id: experiment.name for experiment in experiments}
     found = store.client.search_runs(list(names), order_by=["attributes.start_time DESC"], max_results=NEWEST_RUNS)
@@ -31,6 +31,8 @@ def list_runs(store: Store) -> list[dict[str, Any]]:
             "data_hash": run.data.tags.get(TAG + "data_hash"),
             "held_out_roc_auc": _interval(run.data.metrics, "held_out_roc_auc"),
             "internal_roc_auc": _interval(run.data.metrics, "internal_roc_auc"),
+            "held_out_c_index": _interval(run.data.metrics, "held_out_c_index"),
+            "internal_c_index": _interval(run.data.metrics, "internal_c_index"),
         }
         for run in found
     ]
@@ -64,14 +66,14 @@ def _versions(store: Store, name: str) -> list[dict[str, Any]]:
 
 def print_runs(found: list[dict[str, Any]], uri: str) -> None:
     """Runs as a table on stdout."""
-    table = _table("started", "study", "sequence", "status", "held-out ROC AUC", "internal ROC AUC", "run")
+    table = _table("started", "study", "sequence", "status", "held out", "internal", "run")
     for run in found:
         table.add_row(
             run["started"],
             run["study"],
             run["sequence"] or "",
             run["status"],
-            *(_shown(run[f"{where}_roc_auc"]) for where in ("held_out", "internal")),
+            *(_headline(run, where) for where in ("held_out", "internal")),
             run["run_id"],
         )
     _print(table, f"No run is recorded in {uri} yet; `hypoxia train configs/demo.yaml` makes the first.", bool(found))
@@ -79,17 +81,28 @@ def print_runs(found: list[dict[str, Any]], uri: str) -> None:
 
 def print_models(found: list[dict[str, Any]], uri: str) -> None:
     """Model versions as a table on stdout."""
-    table = _table("model", "version", "aliases", "held-out ROC AUC", "registered", "pipeline")
+    table = _table("model", "version", "aliases", "held out", "registered", "pipeline")
     for model in found:
         table.add_row(
             model["name"],
             model["version"],
             ", ".join(model["aliases"]),
-            model.get("held_out_roc_auc", ""),
+            _of_version(model),
             model["registered"],
             model["pipeline"],
         )
     _print(table, f"No model is registered in {uri} yet; `hypoxia train configs/demo.yaml` makes the first.", bool(found))
+
+
+def _headline(run: dict[str, Any], where: str) -> str:
+    """The measure of a run that stands for all."""
+    area, concordance = run[f"{where}_roc_auc"], run[f"{where}_c_index"]
+    return f"AUC {_shown(area)}" if area else f"C {_shown(concordance)}" if concordance else ""
+
+
+def _of_version(model: dict[str, Any]) -> str:
+    area, concordance = model.get("held_out_roc_auc"), model.get("held_out_c_index")
+    return f"AUC {area}" if area else f"C {concordance}" if concordance else ""
 
 
 def _table(*columns: str) -> Table:

@@ -11,8 +11,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from features.audit import few_held_out
 from features.bundle import RESEARCH_USE_ONLY, Estimate
-from training.evaluation import Evaluation
-from training.metrics import METRIC
+from training.evaluation import Evaluation, metric_of
+from training.survival_report import survival_figures, survival_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,21 +27,28 @@ SHOWN_FEATURES = 20
 
 def title_of(metric: str) -> str:
     """A metric's name as it is printed; pooled ones say so."""
-    base = METRIC[metric.removesuffix("_pooled")].title
+    base = metric_of(metric).title
     return f"{base}, pooled" if metric.endswith("_pooled") else base
 
 
 def figures(result: StudyResult) -> dict[str, Callable[[], Figure]]:
     """All figures of a run by file name, drawn when called."""
     judged = {"held-out": result.held_out} | ({"internal": result.internal} if result.internal else {})
+    about = _about_classes(result, judged) if result.cohort.horizon is None else survival_figures(result)
+    return {
+        **about,
+        "votes": lambda: _votes(result.fitted.selection.votes),
+        "shap_beeswarm": lambda: _beeswarm(result.explanation),
+        "shap_bar": lambda: _bars(result.explanation),
+    }
+
+
+def _about_classes(result: StudyResult, judged: Mapping[str, Evaluation]) -> dict[str, Callable[[], Figure]]:
     return {
         "roc": lambda: _panel(lambda axes: _roc(axes, judged)),
         "precision_recall": lambda: _panel(lambda axes: _precision_recall(axes, judged)),
         "calibration": lambda: _panel(lambda axes: _calibration(axes, judged)),
         "scores_by_class": lambda: _panel(lambda axes: _scores_by_class(axes, result.held_out)),
-        "votes": lambda: _votes(result.fitted.selection.votes),
-        "shap_beeswarm": lambda: _beeswarm(result.explanation),
-        "shap_bar": lambda: _bars(result.explanation),
         "summary": lambda: _summary(result, judged),
     }
 
@@ -62,6 +69,7 @@ def summary_text(result: StudyResult, model: str) -> str:
         "|---|---|---|",
         *(f"| {name} | {held} | {inner} |" for name, held, inner in estimate_rows(result.held_out, result.internal)),
         "",
+        *survival_lines(result),
         f"Pipeline: {fitted.words}. Threshold {fitted.threshold:.3f}.",
         "",
         f"Features ({len(chosen)}, {fitted.selection.votes_used} votes or more): {', '.join(chosen)}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,11 +12,12 @@ from features.audit import Audit, audit
 from features.cohort import Cohort, load_cohort, load_sequences
 from features.errors import InputError
 from training.config import Study
-from training.evaluation import Evaluation, FoldMemory, validate, validate_internally
+from training.evaluation import Evaluation, FoldMemory, predictions_of, validate, validate_internally
 from training.explanation import Explanation, explain
 from training.partition import Split, hold_out_patients, refuse_too_few_patients
+from training.prognosis import Prognosis, prognosis
 from training.progress import Progress, Silence
-from training.recipe import FittedRecipe, fit_recipe, refuse_what_cannot_be_harmonised
+from training.recipe import FittedRecipe, fit_recipe, refuse_what_cannot_be_fitted
 from training.workers import Workers
 
 
@@ -35,6 +37,9 @@ class StudyResult:
         Of the recipe, repeated on development patients.
     explanation : Explanation
         Of the held-out samples.
+    prognosis : dict of str to Prognosis
+        Of times to an event: what the risks of the held-out patients, and those of the internal validation, say of the outcome;
+        for a signature that was not learnt from it also what its score says in every patient.
     """
 
     study: Study
@@ -45,6 +50,7 @@ class StudyResult:
     held_out: Evaluation
     internal: Evaluation | None
     explanation: Explanation
+    prognosis: dict[str, Prognosis]
     seconds: float
 
     @property
@@ -94,7 +100,28 @@ def run(
 
     progress.stage("explaining the held-out patients")
     explanation = explain(fitted, development, held_out, study.rng("explanation"))
-    return StudyResult(study, cohort, found, split, fitted, judged, internal, explanation, time.monotonic() - start)
+    related = prognoses(study, cohort, fitted, judged, internal) if cohort.horizon else {}
+    return StudyResult(study, cohort, found, split, fitted, judged, internal, explanation, related, time.monotonic() - start)
+
+
+def prognoses(
+    study: Study, cohort: Cohort, fitted: FittedRecipe, held_out: Evaluation, internal: Evaluation | None
+) -> dict[str, Prognosis]:
+    """What predictions say of times to an event, by whose they are."""
+    predictions = {"held out": held_out.predictions} | ({"internal": internal.predictions} if internal else {})
+    if study.recipe.signature and not study.recipe.signature.learns_from_outcome:
+        predictions["every patient"] = predictions_of(fitted, cohort, repeat=0, fold=0)
+    level, horizon = study.evaluation.level, cohort.horizon or 0.0
+    clinical, competing = by_patient(cohort)
+    return {name: prognosis(one, clinical, horizon, level=level, competing=competing) for name, one in predictions.items()}
+
+
+def by_patient(cohort: Cohort) -> tuple[pd.DataFrame, pd.Series | None]:
+    """Clinical covariates, and whether a competing event ended the follow-up, by patient (of their first sample)."""
+    first = ~cohort.patients.duplicated().to_numpy()
+    names = cohort.patients[first].to_numpy()
+    competing = None if cohort.competing is None else cohort.competing[first].set_axis(names)
+    return cohort.clinical[first].set_axis(names), competing
 
 
 def draw_held_out(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
@@ -112,14 +139,20 @@ def draw_held_out(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
     for name, cohort in cohorts.items():
         try:
             refuse_too_few_patients(cohort, held_out, internal.folds if internal else None, study.recipe.search.folds)
-            refuse_what_cannot_be_harmonised(study.recipe, cohort)
+            refuse_what_cannot_be_fitted(study.recipe, cohort)
         except InputError as error:
             raise InputError(f"Sequence {name!r}: {error}" if name else str(error)) from error
     return held_out
 
 
-def load_cohorts(study: Study) -> dict[str, Cohort]:
-    """The study's cohorts by sequence; one without a name where it has no sequences."""
+def load_cohorts(study: Study, scores: Mapping[str, pd.Series] | None = None) -> dict[str, Cohort]:
+    """The study's cohorts by sequence; one without a name where it has no sequences.
+
+    Parameters
+    ----------
+    scores : mapping of str to Series of shape (n_patients,), optional
+        Out-of-sample scores of registered models, by the feature's name.
+    """
     if study.cohort.sequences:
         return load_sequences(study.cohort, study.folder)
-    return {"": load_cohort(study.cohort, study.folder)}
+    return {"": load_cohort(study.cohort, study.folder, scores)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,10 +19,15 @@ from pydantic import Field
 from sklearn.metrics import roc_auc_score
 
 from features.errors import HypoxiaError, InputError
+from features.outcome import is_survival
 from features.settings import Settings
-from training.models import BASELINE, STEPS, Candidate, Choice, Limits, Option, Parameter, Value
+from training.models import Candidate, baseline, steps
+from training.options import Choice, Limits, Option, Parameter, Value
 from training.progress import Progress
+from training.survival.metrics import SurvivalPredictions, c_index
 from training.workers import Outcome, Workers
+
+Steps = Mapping[str, tuple[Option, ...]]
 
 if TYPE_CHECKING:
     import optuna
@@ -38,6 +43,7 @@ class InnerFold:
     X_train, X_test : ndarray of shape (n_samples, n_selected)
         No missing value.
     y_train, y_test : ndarray of shape (n_samples,)
+        Classes, or structured times and events.
     test_rows : ndarray of int
         Rows of the training cohort that this fold's test part is.
     """
@@ -56,7 +62,7 @@ class Scored:
     Attributes
     ----------
     fold_scores : tuple of float
-        ROC AUC per inner fold; empty if the candidate failed.
+        ROC AUC (of times to an event: concordance) per inner fold; empty if the candidate failed.
     out_of_fold : ndarray of shape (n_samples,)
         Probability of every training sample from the fold that did not learn from it.
     standardised : ndarray of shape (n_samples,)
@@ -120,7 +126,7 @@ class SearchResult:
                 "scaler": trial.candidate.scaler,
                 "classifier": trial.candidate.classifier,
                 "parameters": ", ".join(f"{name}={value}" for name, value in trial.candidate.parameters),
-                "inner_roc_auc": trial.mean,
+                "inner_c_index" if self.winner.candidate.is_survival else "inner_roc_auc": trial.mean,
                 "standard_error": trial.standard_error,
                 "seconds": round(trial.seconds, 3),
                 "failure": trial.failure,
@@ -142,6 +148,13 @@ class Evaluator:
         A candidate that runs longer is ended and counts as failed.
     deadline : float, optional
         Value of ``time.monotonic()`` after which nothing more should be proposed.
+    horizon : float, optional
+        Time by which models of survival tell the risk.
+
+    Attributes
+    ----------
+    survival : bool
+        Whether times to an event are learnt.
     """
 
     def __init__(
@@ -153,7 +166,9 @@ class Evaluator:
         *,
         seconds_per_candidate: float | None = None,
         deadline: float | None = None,
+        horizon: float | None = None,
     ) -> None:
+        self.survival, self._horizon = is_survival(folds[0].y_train), horizon
         self.scored: dict[Candidate, Scored] = {}
         self.random_state = random_state
         self.generation = 0
@@ -177,7 +192,7 @@ class Evaluator:
             self.scored[candidate] = outcome.value or Scored(candidate, failure=outcome.failure)
             self._report()
 
-        tasks = [(candidate, self.random_state, self._folds) for candidate in new]
+        tasks = [(candidate, self.random_state, self._folds, self._horizon) for candidate in new]
         self._workers.map(score_candidate, tasks, self._seconds_per_candidate, remember)
         return [self.scored[candidate] for candidate in candidates]
 
@@ -187,7 +202,7 @@ class Evaluator:
         self._progress.searching(len(self.scored), self.budget, self.generation, self.generations, best)
 
 
-def score_candidate(candidate: Candidate, random_state: int, folds: Sequence[InnerFold]) -> Scored:
+def score_candidate(candidate: Candidate, random_state: int, folds: Sequence[InnerFold], horizon: float | None = None) -> Scored:
     """Fit a candidate on each inner fold and score it there; a prediction that is no number is a failure."""
     start = time.perf_counter()
     out_of_fold = np.full(sum(len(fold.test_rows) for fold in folds), np.nan)
@@ -195,14 +210,22 @@ def score_candidate(candidate: Candidate, random_state: int, folds: Sequence[Inn
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a candidate that converges badly is judged by its score
         for fold in folds:
-            pipeline = candidate.pipeline(random_state).fit(fold.X_train, fold.y_train)
+            pipeline = candidate.pipeline(random_state, horizon).fit(fold.X_train, fold.y_train)
             out_of_fold[fold.test_rows] = pipeline.predict_proba(fold.X_test)[:, 1]
             if not np.isfinite(out_of_fold[fold.test_rows]).all():
                 return Scored(candidate, failure="predicted a value that is no number")
             centre, spread = centre_and_spread(pipeline.predict_proba(fold.X_train)[:, 1])
             standardised[fold.test_rows] = (out_of_fold[fold.test_rows] - centre) / spread
-            scores.append(float(roc_auc_score(fold.y_test, out_of_fold[fold.test_rows])))
+            scores.append(rank_score(fold.y_test, out_of_fold[fold.test_rows]))
     return Scored(candidate, tuple(scores), out_of_fold, standardised, time.perf_counter() - start)
+
+
+def rank_score(y: np.ndarray, probability: np.ndarray) -> float:
+    """Area under the ROC curve, or Harrell's concordance of times to an event; 0.5 is chance, 1 is best."""
+    if is_survival(y):
+        nobody = np.zeros(len(y), dtype=bool)
+        return float(c_index(SurvivalPredictions(y["time"], y["event"], probability, nobody, np.ones((1, len(y))), None))[0])
+    return float(roc_auc_score(y, probability))
 
 
 def centre_and_spread(probability: np.ndarray) -> tuple[float, float]:
@@ -303,15 +326,16 @@ class TPOTSearch(_SearchSettings):
                 self.population.remove_invalid_from_population(column_names="Eval Error")
 
         evaluator.budget, evaluator.generations = self.generations * self.population, self.generations
+        first, options = baseline(evaluator.survival), steps(evaluator.survival)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pandas deprecations inside TPOT
-            evaluator.evaluate([BASELINE])
+            evaluator.evaluate([first])
             evaluator.generation = 0
             Evolver(
-                individual_generator=_individuals(_tpot_space(limits), rng),
+                individual_generator=_individuals(_tpot_space(options, limits), first, rng),
                 objective_functions=[None],
                 objective_function_weights=[1.0],
-                objective_names=["inner_roc_auc"],
+                objective_names=["inner_score"],
                 population_size=self.population,
                 generations=self.generations,
                 client=object(),  # or TPOT would start a cluster of its own
@@ -343,13 +367,15 @@ class OptunaSearch(_SearchSettings):
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(seed=int(rng.integers(2**31)), constant_liar=True, group=True, multivariate=True)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.enqueue_trial({"scaler": BASELINE.scaler, "classifier": BASELINE.classifier, **_optuna_names(BASELINE)})
+        first, options = baseline(evaluator.survival), steps(evaluator.survival)
+        study.enqueue_trial({"scaler": first.scaler, "classifier": first.classifier, **_optuna_names(first)})
         evaluator.budget, evaluator.generations = self.trials, -(-self.trials // self.batch)
         for start in range(0, self.trials, self.batch):
             if evaluator.out_of_time and start:
                 return
             asked = [study.ask() for _ in range(min(self.batch, self.trials - start))]
-            for trial, scored in zip(asked, evaluator.evaluate([_suggest(trial, limits) for trial in asked]), strict=True):
+            found = evaluator.evaluate([_suggest(trial, options, limits) for trial in asked])
+            for trial, scored in zip(asked, found, strict=True):
                 failed = optuna.trial.TrialState.FAIL if scored.failure else None
                 study.tell(trial, None if failed else scored.mean, state=failed)
 
@@ -371,7 +397,7 @@ def _import_evolver() -> type:
     return BaseEvolver
 
 
-def _tpot_space(limits: Limits) -> Any:
+def _tpot_space(steps_of: Steps, limits: Limits) -> Any:
     """The search space in TPOT's terms: a sequence of choices between estimators."""
     from tpot.search_spaces.nodes import EstimatorNode
     from tpot.search_spaces.pipelines import ChoicePipeline, SequentialPipeline
@@ -380,7 +406,7 @@ def _tpot_space(limits: Limits) -> Any:
         [
             # A class per option: TPOT mixes the hyperparameters of two nodes if their classes are the same.
             ChoicePipeline([EstimatorNode(type(option.name, (), {}), _configuration(option, limits)) for option in options])
-            for options in STEPS.values()
+            for options in steps_of.values()
         ]
     )
 
@@ -407,20 +433,20 @@ def _configured(parameter: Parameter) -> Any:
     return Float(parameter.name, (parameter.low, parameter.high), log=parameter.log)
 
 
-def _individuals(space: Any, rng: np.random.Generator) -> Iterator[SklearnIndividual]:
-    yield _baseline_individual(space, rng)
+def _individuals(space: Any, first: Candidate, rng: np.random.Generator) -> Iterator[SklearnIndividual]:
+    yield _individual(space, first, rng)
     while True:
         yield space.generate(rng)
 
 
-def _baseline_individual(space: Any, rng: np.random.Generator) -> SklearnIndividual:
-    """A TPOT individual that stands for the baseline, so that evolution may start from it."""
+def _individual(space: Any, candidate: Candidate, rng: np.random.Generator) -> SklearnIndividual:
+    """A TPOT individual that stands for a candidate, so that evolution may start from it."""
     individual = space.generate(rng)
-    for choice, step in zip(individual.pipeline, STEPS, strict=True):
-        name = getattr(BASELINE, step)
+    for choice, step in zip(individual.pipeline, ("scaler", "classifier"), strict=True):
+        name = getattr(candidate, step)
         while choice.node.hyperparameters["option"] != name:
             choice._mutate_select_new_node(rng)
-        choice.node.hyperparameters = {"option": name, **BASELINE.parameters_of(step)}
+        choice.node.hyperparameters = {"option": name, **candidate.parameters_of(step)}
     return individual
 
 
@@ -439,9 +465,9 @@ def _optuna_names(candidate: Candidate) -> dict[str, Value]:
     return {f"{owner[name.split('.')[0]]}.{name.split('.')[1]}": value for name, value in candidate.parameters}
 
 
-def _suggest(trial: optuna.Trial, limits: Limits) -> Candidate:
+def _suggest(trial: optuna.Trial, steps_of: Steps, limits: Limits) -> Candidate:
     chosen: dict[str, tuple[str, dict[str, Value]]] = {}
-    for step, options in STEPS.items():
+    for step, options in steps_of.items():
         name = trial.suggest_categorical(step, [option.name for option in options])
         option = next(option for option in options if option.name == name)
         chosen[step] = name, {one.name: _suggested(trial, f"{name}.{one.name}", one) for one in option.parameters(limits)}

@@ -24,8 +24,11 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from features.errors import InputError
+from features.outcome import is_survival
 from features.settings import Settings
+from training.survival_selection import SURVIVAL_METHODS, BoostedCox, Concordance, CoxScore, RidgeCoxCoefficients
 
+SURVIVAL_KINDS = (CoxScore, Concordance, RidgeCoxCoefficients, BoostedCox)
 # Scores nearer to each other than this share of the largest are ties: the same column twice must not be ordered by
 # rounding errors.
 TIE = 1e-10
@@ -40,7 +43,7 @@ class TrainingMatrix:
     X : ndarray of shape (n_samples, n_features)
         No missing value, no constant column.
     y : ndarray of shape (n_samples,)
-        0 or 1.
+        0 or 1, or structured times and events.
     """
 
     X: np.ndarray
@@ -169,7 +172,11 @@ Selector = Annotated[
         | LinearRegressionCoefficients
         | LogisticRegressionCoefficients
         | RecursiveElimination
-        | LightGBM,
+        | LightGBM
+        | CoxScore
+        | Concordance
+        | RidgeCoxCoefficients
+        | BoostedCox,
         Field(discriminator="kind"),
     ],
     BeforeValidator(_by_name, json_schema_input_type=str | dict[str, Any]),
@@ -191,31 +198,57 @@ class SelectionSettings(Settings):
 
     Parameters
     ----------
-    methods : list
-        Names, or mappings with ``kind`` and parameters.
+    methods : list, optional
+        Names, or mappings with ``kind`` and parameters. Left out: the seven published ones, or for an endpoint of survival the
+        four that know of times to an event.
     top : int
         How many features each method votes for.
-    votes : int
-        How many methods must agree. Not a control of false discoveries: on pure noise dozens of features reach four of
-        seven.
+    votes : int, optional
+        How many methods must agree; left out, more than half of them (four of seven). Not a control of false discoveries: on
+        pure noise dozens of features reach four of seven.
     scope : {"inner", "published"}
         Where candidates of the search are ranked: on features chosen anew inside every inner fold ("inner"), or on
         features chosen once on all training patients, as the paper did ("published"; their inner scores are too good).
     """
 
-    methods: tuple[Selector, ...] = PUBLISHED_METHODS
+    methods: tuple[Selector, ...] | None = None
     top: int = Field(default=100, ge=1)
-    votes: int = Field(default=4, ge=1)
+    votes: int | None = Field(default=None, ge=1)
     scope: Literal["inner", "published"] = "inner"
 
     @model_validator(mode="after")
     def _votes_can_be_reached(self) -> SelectionSettings:
-        kinds = [method.kind for method in self.methods]
-        if not kinds or len(set(kinds)) != len(kinds):
+        kinds = [method.kind for method in self.methods] if self.methods is not None else None
+        if kinds is not None and (not kinds or len(set(kinds)) != len(kinds)):
             raise ValueError("methods must be one or more different methods")
-        if self.votes > len(kinds):
-            raise ValueError(f"votes is {self.votes}, but only {len(kinds)} methods vote")
+        most = len(PUBLISHED_METHODS) if kinds is None else len(kinds)
+        if self.votes is not None and self.votes > most:
+            raise ValueError(f"votes is {self.votes}, but only {most} methods vote")
         return self
+
+    def voters(self, survival: bool) -> tuple[Selector, ...]:
+        """The methods that vote on classes, or on times to an event.
+
+        Raises
+        ------
+        InputError
+            A method that the study names is of the other kind, or fewer vote than must agree.
+        """
+        voters = self.methods or (SURVIVAL_METHODS if survival else PUBLISHED_METHODS)
+        strange = [method.kind for method in voters if isinstance(method, SURVIVAL_KINDS) != survival]
+        if strange:
+            right = ", ".join(method.kind for method in (SURVIVAL_METHODS if survival else PUBLISHED_METHODS))
+            raise InputError(
+                f"recipe.selection.methods: {strange[0]!r} cannot rank features for "
+                f"{'times to an event' if survival else 'classes'}; use some of {right}."
+            )
+        if self.votes is not None and self.votes > len(voters):
+            raise InputError(f"recipe.selection.votes is {self.votes}, but only {len(voters)} methods vote; lower it.")
+        return voters
+
+    def needed(self, survival: bool) -> int:
+        """How many of the voters must agree."""
+        return self.votes if self.votes is not None else len(self.voters(survival)) // 2 + 1
 
 
 @dataclass(frozen=True)
@@ -274,15 +307,16 @@ def select(
     >>> select(SelectionSettings(top=1), X, y, rng).selected
     ('c',)
     """
-    training = TrainingMatrix(np.ascontiguousarray(X.to_numpy(dtype=float)), np.asarray(y))
-    scores = _scores(settings.methods, training, rng, threads)
+    training, survival = TrainingMatrix(np.ascontiguousarray(X.to_numpy(dtype=float)), np.asarray(y)), is_survival(y)
+    scores = _scores(settings.voters(survival), training, rng, threads)
     alphabetical = np.argsort(np.argsort(X.columns.to_numpy(dtype=str), kind="stable"))
     votes = pd.DataFrame({kind: _votes_for(score, alphabetical, settings.top) for kind, score in scores.items()}, index=X.columns)
     counts = votes.sum(axis=1)
-    used = min(settings.votes, int(counts.max()))
+    needed = settings.needed(survival)
+    used = min(needed, int(counts.max()))
     if used == 0:
         raise InputError("No selection method found any use in any feature; check that the features vary with the outcome.")
-    return SelectionResult(votes, tuple(X.columns[counts >= used]), settings.votes, used)
+    return SelectionResult(votes, tuple(X.columns[counts >= used]), needed, used)
 
 
 def _scores(methods: tuple[Any, ...], training: TrainingMatrix, rng: np.random.Generator, threads: int) -> dict[str, np.ndarray]:

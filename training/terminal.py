@@ -13,7 +13,8 @@ from features.audit import Audit
 from features.bundle import RESEARCH_USE_ONLY
 from features.store import tracking_uri
 from training.console import as_typed, say
-from training.report import estimate_rows, warnings_of
+from training.report import estimate_rows, title_of, warnings_of
+from training.survival_report import prognosis_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +67,7 @@ class TerminalProgress:
     def searching(self, done: int, budget: int, generation: int, generations: int, best: float | None) -> None:
         """Move the bar; without a terminal, a line per generation."""
         self._done, self._budget = done, budget
-        score = "" if best is None else f", best inner AUC {best:.3f}"
+        score = "" if best is None else f", best inner score {best:.3f}"
         words = f"generation {max(generation, 1)} of {generations}, {done} of {budget} candidates{score}, {self._left()}"
         total = self._searches * budget
         self._bar.update(self._task, description=words, total=total, completed=self._finished * budget + done)
@@ -96,7 +97,10 @@ def print_result(console: Console, result: StudyResult, recorded: Recorded, uri:
     console.print()
     console.print(table)
     if result.held_out.p_value is not None:
-        console.print(f"Mann-Whitney p on held-out patients: {result.held_out.p_value:.2g} ({result.held_out.alternative})")
+        test = result.held_out.test
+        console.print(f"{test[0].upper()}{test[1:]}, on held-out patients: p = {result.held_out.p_value:.2g}")
+    for name, one in result.prognosis.items():
+        say(console, f"Outcome, {name}", "; ".join(prognosis_words(one)))
     fitted = result.fitted
     if result.internal and result.internal.stability is not None:
         console.print(f"Stability of the selected features over resamples (1 same, 0 chance): {result.internal.stability:.2f}")
@@ -127,19 +131,24 @@ def print_recorded(console: Console, recorded: Recorded, uri: str) -> None:
 
 def print_sequences(console: Console, results: dict[str, tuple[StudyResult, Recorded]]) -> None:
     """One row per sequence, in the style of a published table."""
+    judged = [result.held_out for result, _ in results.values()]
+    columns = _TABLE_2 if judged[0].horizon is None else _OF_SURVIVAL
     table = Table(title="All sequences, held-out patients", title_justify="left")
-    for heading in ("sequence", "n train / test", "ROC AUC", "p", "accuracy", "sensitivity", "specificity", "NPV", "PPV", "F1"):
-        table.add_column(heading, justify="left" if heading == "sequence" else "right")
+    table.add_column("sequence")
+    for heading in ("n train / test", title_of(judged[0].headline), "p", *map(title_of, columns)):
+        table.add_column(heading, justify="right")
     for name, (result, _) in results.items():
         estimates = result.held_out.estimates
         p = "" if result.held_out.p_value is None else f"{result.held_out.p_value:.2g}"
-        shown = ["" if estimates[key].value is None else f"{estimates[key].value:.2f}" for key in _TABLE_2]
-        table.add_row(name, f"{len(result.split.train)} / {len(result.split.test)}", str(estimates["roc_auc"]), p, *shown)
+        shown = ["" if estimates[key].value is None else f"{estimates[key].value:.2f}" for key in columns]
+        sizes = f"{len(result.split.train)} / {len(result.split.test)}"
+        table.add_row(name, sizes, str(estimates[result.held_out.headline]), p, *shown)
     console.print()
     console.print(table)
 
 
 _TABLE_2 = ("accuracy", "sensitivity", "specificity", "npv", "ppv", "f1")
+_OF_SURVIVAL = ("auc_at_horizon", "brier_at_horizon", "hazard_ratio")
 
 
 def print_audit(console: Console, name: str, found: Audit) -> None:

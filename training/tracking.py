@@ -13,7 +13,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import distributions, version
@@ -38,12 +38,17 @@ from training.config import Study
 from training.report import figures, summary_text, warnings_of
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+    from features.cohort import Cohort
+    from training.recipe import Recipe
     from training.run import StudyResult
 
 TAG = "hypoxia."
+RATIO_OF = {"": "hazard_ratio", "_lower": "lower", "_upper": "upper"}
+HEADLINES = ("roc_auc", "brier", "c_index", "brier_at_horizon", "hazard_ratio")
 GOLDEN_ROWS = 5
 BACKGROUND_ROWS = 24
 REPORTED_VERSIONS = ("numpy", "scipy", "scikit-learn", "pandas", "skops", "tpot", "optuna", "shap", "lightgbm")
@@ -133,6 +138,21 @@ def store_exists(uri: str) -> bool:
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
 
 
+def open_existing(uri: str, model: str) -> Store:
+    """Open a store to look up a model in it, without making one.
+
+    Raises
+    ------
+    InputError
+        There is no store, so there is no such model.
+    """
+    if not store_exists(uri):
+        raise InputError(
+            f"Model {model!r} is to be found in {uri}, which does not exist; train it first, or name another --tracking-uri."
+        )
+    return open_store(uri)
+
+
 def artifacts_of(store: Store, run_id: str, wanted: str = "") -> Path:
     """Folder (or file) of a run's artifacts on this machine: in place for a local store, else downloaded until the process ends.
 
@@ -208,18 +228,13 @@ def started_run(store: Store, study: Study, tags: Mapping[str, str], parent: str
 
 def record(store: Store, run_id: str, result: StudyResult, model: str, sequence: str | None = None) -> Recorded:
     """Write a finished result into its run and register the model."""
-    from mlflow.entities import Metric, Param
-
-    now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, 0) for name, value in _metrics(result).items()]
-    parameters = [Param(name, value[:500]) for name, value in _parameters(result).items()]
-    store.client.log_batch(run_id, metrics=metrics, params=parameters)
+    log_numbers(store, run_id, _metrics(result), _parameters(result))
     store.client.set_tag(run_id, TAG + "repeatable", str(result.repeatable).lower())
     bundle = model_bundle(result, model, sequence)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _write_tables(result, folder)
-        _write_figures(result, folder / "figures")
+        write_figures(figures(result), folder / "figures")
         (folder / "summary.md").write_text(summary_text(result, model), encoding="utf-8")
         golden = shuffled_quantiles(_learnt_from(result), result.fitted.schema, GOLDEN_ROWS, result.study.rng("golden rows"))
         save_bundle(bundle, folder / "bundle", golden)
@@ -227,13 +242,19 @@ def record(store: Store, run_id: str, result: StudyResult, model: str, sequence:
     return Recorded(run_id, model, register(store, model, run_id, bundle.card))
 
 
-def copy_numbers(store: Store, source: str, target: str) -> None:
-    """Metrics and parameters of one run written into another, but for the time that it took."""
+def log_numbers(store: Store, run_id: str, metrics: Mapping[str, float], parameters: Mapping[str, str]) -> None:
+    """Write metrics and parameters into a run, all at once."""
     from mlflow.entities import Metric, Param
 
-    now, found = int(time.time() * 1000), store.client.get_run(source).data
-    metrics = [Metric(name, value, now, 0) for name, value in found.metrics.items() if name != "seconds"]
-    store.client.log_batch(target, metrics=metrics, params=[Param(name, value) for name, value in found.params.items()])
+    now = int(time.time() * 1000)
+    logged = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    store.client.log_batch(run_id, metrics=logged, params=[Param(name, value[:500]) for name, value in parameters.items()])
+
+
+def copy_numbers(store: Store, source: str, target: str) -> None:
+    """Metrics and parameters of one run written into another, but for the time that it took."""
+    found = store.client.get_run(source).data
+    log_numbers(store, target, {name: value for name, value in found.metrics.items() if name != "seconds"}, found.params)
 
 
 def register(store: Store, model: str, run_id: str, card: ModelCard) -> str:
@@ -246,7 +267,8 @@ def register(store: Store, model: str, run_id: str, card: ModelCard) -> str:
         "data_hash": card.data_hash,
         "study": card.study,
         "threshold": f"{card.threshold:.6g}",
-        **{f"held_out_{name}": str(card.held_out[name]) for name in ("roc_auc", "brier")},
+        **{f"held_out_{name}": str(card.held_out[name]) for name in HEADLINES if name in card.held_out},
+        **{f"internal_{name}": str((card.internal or {})[name]) for name in HEADLINES if name in (card.internal or {})},
     }
     with store_lock(store.folder):
         try:
@@ -280,19 +302,20 @@ def _learnt_from(result: StudyResult) -> pd.DataFrame:
 def model_card(result: StudyResult, model: str, sequence: str | None) -> ModelCard:
     """The card of a result: what ships with the model."""
     fitted, cohort, endpoint = result.fitted, result.cohort, result.study.cohort.endpoint
-    fixed = result.study.recipe.threshold != "youden"
     return ModelCard(
         name=model,
         study=result.study.name,
         sequence=sequence,
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         endpoint=json.dumps(endpoint.model_dump(mode="json")),
+        **called_of(cohort),
+        score=fitted.score,
         samples=len(cohort.samples),
         events=int(cohort.y.sum()),
         patients=cohort.patients.nunique(),
         held_out_patients=cohort.patients.loc[result.split.test].nunique(),
         threshold=fitted.threshold,
-        threshold_origin="fixed in the study" if fixed else "highest Youden index on development out-of-fold predictions",
+        threshold_origin=_threshold_origin(result),
         pipeline=", ".join(filter(None, [fitted.harmonised, fitted.search.winner.candidate.words])),
         held_out=result.held_out.estimates,
         internal=result.internal.estimates if result.internal else None,
@@ -300,8 +323,32 @@ def model_card(result: StudyResult, model: str, sequence: str | None) -> ModelCa
         data_hash=cohort.data_hash,
         repeatable=result.repeatable,
         warnings=warnings_of(result),
-        versions={"python": platform.python_version(), **{name: version(name) for name in REPORTED_VERSIONS}},
+        versions=reported_versions(),
     )
+
+
+def reported_versions() -> dict[str, str]:
+    """Versions of what a model is made with."""
+    return {"python": platform.python_version(), **{name: version(name) for name in REPORTED_VERSIONS}}
+
+
+def _threshold_origin(result: StudyResult) -> str:
+    if result.fitted.score is not None:
+        return "the score's cutoff"
+    rule = result.study.recipe.threshold_rule(result.cohort.times is not None)
+    origins = {
+        "youden": "highest Youden index on development out-of-fold predictions",
+        "median": "median of development out-of-fold predictions",
+    }
+    return origins[rule] if isinstance(rule, str) else "fixed in the study"
+
+
+def called_of(cohort: Cohort) -> dict[str, Any]:
+    """What the two sides of the threshold are called, and by when the event is looked for."""
+    if cohort.times is None:
+        return {}
+    labels = {"positive_label": "high risk", "negative_label": "low risk"}
+    return {**labels, "horizon": cohort.horizon, "time_unit": cohort.time_unit}
 
 
 def shuffled_quantiles(features: pd.DataFrame, schema: FeatureSchema, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -330,23 +377,28 @@ def _metrics(result: StudyResult) -> dict[str, float]:
         if evaluation is None:
             continue
         for name, estimate in evaluation.estimates.items():
-            logged |= _three(f"{where}_{name}", estimate)
+            logged |= three(f"{where}_{name}", estimate)
         if evaluation.p_value is not None:
-            logged[f"{where}_mann_whitney_p"] = evaluation.p_value
+            logged[f"{where}_{'log_rank' if evaluation.horizon else 'mann_whitney'}_p"] = evaluation.p_value
     if result.internal and result.internal.stability is not None:
         logged["selection_stability"] = result.internal.stability
     search = result.fitted.search
+    for name, one in result.prognosis.items():
+        ratio = one.as_json()["hazard_ratio_per_sd"]
+        if ratio is not None:
+            logged |= {f"{name.replace(' ', '_')}_hazard_ratio_per_sd{end}": ratio[key] for end, key in RATIO_OF.items()}
     return logged | {
         "threshold": result.fitted.threshold,
         "selected_features": len(result.fitted.selection.selected),
         "candidates_tried": len(search.trials),
         "candidates_failed": len(search.failures),
-        "inner_score_of_winner_not_a_performance": search.winner.mean,
+        **({"inner_score_of_winner_not_a_performance": search.winner.mean} if search.trials else {}),
         "seconds": result.seconds,
     }
 
 
-def _three(name: str, estimate: Estimate) -> dict[str, float]:
+def three(name: str, estimate: Estimate) -> dict[str, float]:
+    """An estimate as metrics of a run: its value and its interval, as far as they are defined."""
     three = {name: estimate.value, f"{name}_lower": estimate.lower, f"{name}_upper": estimate.upper}
     return {key: value for key, value in three.items() if value is not None}
 
@@ -359,34 +411,48 @@ def _parameters(result: StudyResult) -> dict[str, str]:
         "patients": str(cohort.patients.nunique()),
         "features": str(cohort.features.shape[1]),
         "seed": str(study.seed),
-        "search": study.recipe.search.kind,
-        "selection": f"{study.recipe.selection.votes} of {len(study.recipe.selection.methods)}, top {study.recipe.selection.top}",
+        **_decided_by(study.recipe, cohort),
         "votes_used": str(result.fitted.selection.votes_used),
         "pipeline": result.fitted.search.winner.candidate.words,
+    }
+
+
+def _decided_by(recipe: Recipe, cohort: Cohort) -> dict[str, str]:
+    """How features and model were chosen, as parameters of a run."""
+    if recipe.signature:
+        return {"signature": recipe.signature.signature, "signature_method": recipe.signature.method or "as published"}
+    survival, selection = cohort.times is not None, recipe.selection
+    return {
+        "search": recipe.search.kind,
+        "selection": f"{selection.needed(survival)} of {len(selection.voters(survival))}, top {selection.top}",
     }
 
 
 def _write_tables(result: StudyResult, folder: Path) -> None:
     fitted = result.fitted
     patients = sorted(set(result.cohort.patients.loc[result.split.train].astype(str)))
-    _write_json(folder / "splits.json", {**result.split.as_json(), "train_patients": patients})
-    _write_json(folder / "audit.json", result.audit.model_dump(mode="json"))
-    _write_json(folder / "estimates.json", estimates_json(result))
-    _write_json(folder / "schema.json", fitted.schema.model_dump(mode="json"))
+    write_json(folder / "splits.json", {**result.split.as_json(), "train_patients": patients})
+    write_json(folder / "audit.json", result.audit.model_dump(mode="json"))
+    write_json(folder / "estimates.json", estimates_json(result))
+    write_json(folder / "schema.json", fitted.schema.model_dump(mode="json"))
     (folder / "study.yaml").write_text(yaml.safe_dump(result.study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    (folder / "environment.txt").write_text(_environment(), encoding="utf-8")
+    (folder / "environment.txt").write_text(environment(), encoding="utf-8")
+    if result.cohort.gene_names is not None:
+        result.cohort.gene_names.to_csv(folder / "gene_names.csv", index=False)
     selection = fitted.selection.votes.astype(int).assign(votes=fitted.selection.votes.sum(axis=1))
     selection["selected"] = selection.index.isin(fitted.selection.selected)
     selection.sort_values("votes", ascending=False, kind="stable").rename_axis("feature").to_csv(folder / "selection.csv")
     fitted.search.trace().to_csv(folder / "search.csv", index=False)
     _out_of_fold(result).to_parquet(folder / "search_out_of_fold.parquet")
     result.held_out.predictions.to_csv(folder / "predictions.csv", index=False)
+    if result.prognosis:
+        write_json(folder / "prognosis.json", {name: one.as_json() for name, one in result.prognosis.items()})
     if result.internal:
         result.internal.predictions.to_csv(folder / "predictions_internal.csv", index=False)
-        _write_json(folder / "selected_per_resample.json", [list(names) for names in result.internal.selected])
+        write_json(folder / "selected_per_resample.json", [list(names) for names in result.internal.selected])
     result.explanation.values.rename_axis("sample").to_csv(folder / "shap_values.csv")
     result.explanation.importance().rename_axis("feature").to_csv(folder / "shap_importance.csv")
-    _write_json(folder / "shap.json", {"base_value": result.explanation.base_value, "unit": "probability of the event"})
+    write_json(folder / "shap.json", {"base_value": result.explanation.base_value, "unit": "probability of the event"})
 
 
 def _out_of_fold(result: StudyResult) -> pd.DataFrame:
@@ -400,24 +466,45 @@ def estimates_json(result: StudyResult) -> dict[str, Any]:
     return {
         "held_out": {name: estimate.model_dump() for name, estimate in result.held_out.estimates.items()},
         "internal": {name: one.model_dump() for name, one in result.internal.estimates.items()} if result.internal else None,
-        "held_out_mann_whitney_p": result.held_out.p_value,
+        "held_out_mann_whitney_p": None if result.held_out.horizon else result.held_out.p_value,
         "alternative": result.held_out.alternative,
+        "held_out_p": {"value": result.held_out.p_value, "test": result.held_out.test},
         "selection_stability": result.internal.stability if result.internal else None,
         "bootstrap_resamples_redrawn": result.held_out.redrawn,
     }
 
 
-def _write_figures(result: StudyResult, folder: Path) -> None:
+def write_figures(drawn: Mapping[str, Callable[[], Figure]], folder: Path) -> None:
+    """Draw figures into a folder that is not there yet."""
     folder.mkdir()
-    for name, draw in figures(result).items():
+    for name, draw in drawn.items():
         draw().savefig(folder / f"{name}.png", dpi=130)
 
 
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON that a person can read; what is undefined becomes null."""
+    path.write_text(json.dumps(plain(content), indent=1, allow_nan=False), encoding="utf-8")
 
 
-def _environment() -> str:
+def plain(content: Any) -> Any:
+    """Content of which JSON can be made: numpy's numbers as Python's, and null for what is not finite.
+
+    Examples
+    --------
+    >>> plain({"a": np.float64("nan"), "b": (np.int64(1), "x")})
+    {'a': None, 'b': [1, 'x']}
+    """
+    if isinstance(content, Mapping):
+        return {str(name): plain(value) for name, value in content.items()}
+    if isinstance(content, list | tuple | np.ndarray):
+        return [plain(value) for value in content]
+    if isinstance(content, np.generic):
+        content = content.item()
+    return None if isinstance(content, float) and not np.isfinite(content) else content
+
+
+def environment() -> str:
+    """Versions of everything that is installed, one per line."""
     installed = sorted({f"{one.metadata['Name']}=={one.version}" for one in distributions()}, key=str.lower)
     return (
         "\n".join([f"python=={platform.python_version()}", f"platform=={platform.system()}-{platform.machine()}", *installed])

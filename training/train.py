@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,25 +14,36 @@ from rich.console import Console
 from features.bundle import RESEARCH_USE_ONLY
 from features.cohort import Cohort
 from features.store import DEFAULT_FOLDER
-from training.config import Study
-from training.console import stderr_console
+from training.components import component_scores
+from training.composite.alone import against_alone, as_table
+from training.composite.stacked import Stacked
+from training.composite.stacked_study import stacked_study
+from training.composite.study import CompositeStudy
+from training.composite.train import train_composite
+from training.config import Study, StudyBase
+from training.console import say, stderr_console
 from training.extracting import ensure_extracted
 from training.report import warnings_of
 from training.resume import UnfinishedRun
 from training.run import StudyResult, draw_held_out, load_cohorts, run
 from training.terminal import TerminalProgress, print_result, print_sequences
-from training.tracking import Recorded, Store, estimates_json, open_store, record, started_run
+from training.tracking import Recorded, Store, estimates_json, open_existing, open_store, plain, record, started_run
 from training.workers import Workers
 
 
-def train_study(study: Study, uri: str, workers: int | None = None) -> dict[str, Any]:
-    """Run a study and record it; returns what ``hypoxia train --json`` prints.
+def train_study(study: StudyBase, uri: str, workers: int | None = None) -> dict[str, Any]:
+    """Run a study of whatever kind and record it; returns what ``hypoxia train --json`` prints."""
+    if isinstance(study, CompositeStudy):
+        return train_stacked(study, uri, workers) if isinstance(study.composite, Stacked) else train_composite(study, uri)
+    assert isinstance(study, Study)  # noqa: S101 - there are no other kinds
+    return _train_models(study, uri, workers)
 
-    Everything that a user can have got wrong is found before the store is opened, so that no run is left half written.
-    """
+
+def _train_models(study: Study, uri: str, workers: int | None) -> dict[str, Any]:
+    """Everything that a user can have got wrong is found before a run is started, so that none is left half written."""
     start, console = time.monotonic(), stderr_console()
     ensure_extracted(study, workers)
-    cohorts = load_cohorts(study)
+    cohorts = load_cohorts(study, scores_of(study, uri))
     held_out = draw_held_out(study, cohorts)
     store = open_store(uri)
     with Workers(workers or study.compute.workers) as pool:
@@ -49,6 +61,39 @@ def train_study(study: Study, uri: str, workers: int | None = None) -> dict[str,
         "seconds": round(time.monotonic() - start, 2),
         "research_use_only": RESEARCH_USE_ONLY,
     }
+
+
+def train_stacked(study: CompositeStudy, uri: str, workers: int | None = None) -> dict[str, Any]:
+    """A composite that is searched for: an ordinary study of both modalities, then each alone in the same resamples."""
+    start, console = time.monotonic(), stderr_console()
+    single, cohort, columns = stacked_study(study, uri)
+    held_out = draw_held_out(single, {"": cohort})
+    store = open_store(uri)
+    with Workers(workers or study.compute.workers) as pool:
+        result, recorded = _train_one(single, cohort, held_out, store, pool, console)
+        internal = single.evaluation.internal
+        searches = 2 * internal.folds * internal.repeats if internal else 0
+        with TerminalProgress(console, searches) as progress:
+            found = against_alone(result, columns, pool, progress)
+    alone = {
+        modality: {
+            "internal": {name: one.model_dump() for name, one in judged.alone.estimates.items()},
+            "both_less_alone": {name: one.model_dump() for name, one in judged.difference.items()},
+        }
+        for modality, judged in found.items()
+    }
+    if result.internal:
+        store.client.log_text(recorded.run_id, json.dumps(plain(alone), indent=1), "alone.json")
+        say(console, "Both modalities and each alone, internal", "\n" + as_table(found, result.internal).to_string())
+    return {**described(result, recorded, uri), "alone": plain(alone), "seconds": round(time.monotonic() - start, 2)}
+
+
+def scores_of(study: StudyBase, uri: str) -> dict[str, pd.Series]:
+    """Out-of-sample scores that the study takes from registered models, by the feature's name."""
+    if not study.scores:
+        return {}
+    store = open_existing(uri, next(iter(study.scores.values())))
+    return {name: component_scores(store, reference).scores for name, reference in study.scores.items()}
 
 
 def described(result: StudyResult, recorded: Recorded, uri: str) -> dict[str, Any]:
@@ -128,14 +173,16 @@ def _record_table(store: Store, parent: str, results: dict[str, tuple[StudyResul
             "train": len(result.split.train),
             "test": len(result.split.test),
             **{metric: estimate.value for metric, estimate in result.held_out.estimates.items()},
-            "roc_auc_lower": result.held_out.estimates["roc_auc"].lower,
-            "roc_auc_upper": result.held_out.estimates["roc_auc"].upper,
+            f"{result.held_out.headline}_lower": result.held_out.estimates[result.held_out.headline].lower,
+            f"{result.held_out.headline}_upper": result.held_out.estimates[result.held_out.headline].upper,
             "p_value": result.held_out.p_value,
         }
         for name, (result, _) in results.items()
     }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("sequence")
     store.client.log_text(parent, table.to_csv(), "sequences.csv")
-    for name, row in rows.items():
-        if row["roc_auc"] is not None:
-            store.client.log_metric(parent, f"held_out_roc_auc_{name}", row["roc_auc"])
+    for name, (result, _) in results.items():
+        headline = result.held_out.headline
+        value = result.held_out.estimates[headline].value
+        if value is not None:
+            store.client.log_metric(parent, f"held_out_{headline}_{name}", value)

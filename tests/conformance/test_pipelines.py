@@ -11,7 +11,8 @@ from sklearn.pipeline import make_pipeline
 from features.bundle import Estimate, ModelBundle, ModelCard, load_bundle, save_bundle
 from features.contract import ContractSettings, contract_of
 from features.table import FeatureSchema
-from training.models import CLASSIFIERS, SCALERS, Candidate, Choice, Limits, Option
+from training.models import CLASSIFIERS, SCALERS, Candidate
+from training.options import Choice, Limits, Option
 
 CARD = ModelCard(
     name="m", study="s", created="2026-01-01T00:00:00Z", endpoint="{}", samples=60, events=30, patients=60,

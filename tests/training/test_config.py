@@ -15,6 +15,7 @@ from training.config import Compute, Study, load_study
 from training.evaluation import InternalSettings
 from training.search import OptunaSearch, TPOTSearch
 from training.selection import PUBLISHED_METHODS
+from training.studies import read_study
 
 PUBLISHED = """
 name: song2020
@@ -70,8 +71,8 @@ def test_the_published_example_says_what_it_says(tmp_path: Path) -> None:
     assert study.cohort.endpoint == BinaryEndpoint(column="Target", positive=1)
     assert (study.cohort.patient, study.cohort.drop) == ("PatientID", ("Site", "Scanner"))
     assert study.partition.held_out == 0.25
-    assert study.recipe.selection.methods == PUBLISHED_METHODS
-    assert (study.recipe.selection.top, study.recipe.selection.votes, study.recipe.selection.scope) == (100, 4, "inner")
+    assert study.recipe.selection.voters(survival=False) == PUBLISHED_METHODS
+    assert (study.recipe.selection.top, study.recipe.selection.needed(survival=False), study.recipe.selection.scope) == (100, 4, "inner")
     assert study.recipe.search == TPOTSearch(generations=5, population=20, folds=5)
     assert (study.evaluation.bootstrap, study.evaluation.level) == (1000, 0.95)
     assert study.evaluation.internal == InternalSettings(folds=5, repeats=1)
@@ -93,7 +94,7 @@ def test_the_other_engine_and_no_internal_validation_can_be_asked_for(tmp_path: 
 
 @pytest.mark.parametrize("path", sorted(set(Path("configs").glob("*.yaml")) - {Path("configs/gate.yaml")}), ids=str)
 def test_every_study_that_ships_can_be_read(path: Path) -> None:
-    assert load_study(path).name == path.stem
+    assert read_study(path).name == path.stem
 
 
 word = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"], exclude_characters="/:@\\"), min_size=1, max_size=8)

@@ -20,7 +20,7 @@ from features.table import FeatureTable
 from training import recipe as recipe_module
 from training.evaluation import validate_internally
 from training.partition import hold_out
-from training.recipe import FittedRecipe, Recipe, fit_recipe, refuse_what_cannot_be_harmonised
+from training.recipe import FittedRecipe, Recipe, fit_recipe, refuse_what_cannot_be_fitted
 from training.workers import Workers
 
 HERE = Workers(isolated=False)
@@ -204,10 +204,10 @@ def test_what_stops_a_harmoniser_is_said_before_anything_is_learnt() -> None:
         (COMBAT, holed, r"Site 'Trondheim' has one sample in a training part"),
     ):
         with pytest.raises(InputError, match=sentence):
-            refuse_what_cannot_be_harmonised(recipe(harmonise=harmonise), given)
-    refuse_what_cannot_be_harmonised(recipe(harmonise={**REGRESSION, "missing": "median"}), holed)
-    refuse_what_cannot_be_harmonised(recipe(harmonise=COMBAT), cohort)
-    refuse_what_cannot_be_harmonised(recipe(), bare)
+            refuse_what_cannot_be_fitted(recipe(harmonise=harmonise), given)
+    refuse_what_cannot_be_fitted(recipe(harmonise={**REGRESSION, "missing": "median"}), holed)
+    refuse_what_cannot_be_fitted(recipe(harmonise=COMBAT), cohort)
+    refuse_what_cannot_be_fitted(recipe(), bare)
 
 
 def test_a_missing_parameter_is_refused_or_imputed_as_the_study_says() -> None:

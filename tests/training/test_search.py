@@ -7,7 +7,8 @@ import pytest
 from sklearn.pipeline import Pipeline
 
 from features.errors import HypoxiaError
-from training.models import BASELINE, CLASSIFIERS, SCALERS, Candidate, Choice, Limits, Option
+from training.models import BASELINE, CLASSIFIERS, SCALERS, Candidate, steps
+from training.options import Choice, Limits, Option
 from training.progress import Silence
 from training.search import (
     Evaluator,
@@ -76,9 +77,10 @@ def test_an_engine_uses_its_budget_starts_from_the_baseline_and_gives_a_plain_pi
     assert all(type(step).__module__.startswith("sklearn.") for _, step in pipeline.steps)
 
 
-def test_whatever_evolution_makes_can_be_built() -> None:
+@pytest.mark.parametrize("survival", [False, True])
+def test_whatever_evolution_makes_can_be_built(survival: bool) -> None:
     _import_evolver()
-    space, rng = _tpot_space(LIMITS), np.random.default_rng(0)
+    space, rng = _tpot_space(steps(survival), LIMITS), np.random.default_rng(0)
     for _ in range(300):
         first, second = space.generate(rng), space.generate(rng)
         first.crossover(second, rng=rng)

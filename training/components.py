@@ -1,0 +1,108 @@
+"""The score of another registered model as a biomarker: out of sample for every patient, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from features.bundle import ModelCard
+from features.errors import InputError
+from training.judged import JudgedModel, load_judged
+from training.metrics import METRIC, WeightedPredictions
+from training.tracking import Store
+
+AGREEMENT = 1e-6
+
+
+@dataclass(frozen=True)
+class ComponentScores:
+    """Out-of-sample scores of a registered model.
+
+    Attributes
+    ----------
+    name, version : str
+        In the registry.
+    scores : Series of shape (n_patients,)
+        By patient: the mean over repeats and samples of predictions by models that had not learnt from the patient. Higher
+        is more hypoxic. A probability, or the score behind it where the model is one score.
+    bundle_folder : Path
+        The model itself, for new patients.
+    """
+
+    name: str
+    version: str
+    card: ModelCard
+    scores: pd.Series
+    bundle_folder: Path
+
+    @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.name}:{self.version}"
+
+
+def component_scores(store: Store, reference: str) -> ComponentScores:
+    """Scores of patients by a registered model that had not learnt from them.
+
+    Patients for development have their out-of-fold predictions of the internal validation, held-out patients those of the
+    final model. Never the final model's predictions of patients that it learnt from: these know the outcome.
+
+    Parameters
+    ----------
+    reference : str
+        ``NAME``, ``NAME:VERSION`` or ``NAME@ALIAS``.
+
+    Raises
+    ------
+    InputError
+        There is no such model, or some of its patients have in-sample scores only.
+    """
+    judged = load_judged(store, reference)
+    if judged.name is None or judged.version is None:
+        raise InputError(f"{reference!r} is a run without a registered model; name the model of a composite as NAME:VERSION.")
+    if judged.card.composite is not None:
+        raise InputError(f"{judged.title} is a composite itself; a composite's parts are plain models.")
+    _refuse_in_sample(judged)
+    column = "score" if judged.card.score is not None else "probability"
+    judged_once = [one[["patient", column]] for one in (judged.internal, judged.predictions) if one is not None]
+    scores = pd.concat(judged_once).groupby("patient")[column].mean().rename(judged.name)
+    return ComponentScores(judged.name, judged.version, judged.card, scores, judged.bundle_folder)
+
+
+def _refuse_in_sample(judged: JudgedModel) -> None:
+    """Stop at a model of which nobody can say that its scores of the patients it learnt from are out of fold."""
+    internal = judged.internal
+    if internal is None:
+        raise InputError(
+            f"{judged.title} was registered without out-of-fold predictions (evaluation.internal: null), so its scores of the "
+            "patients that it learnt from are in-sample, and a composite of them would look better than it is; train it with "
+            "evaluation.internal."
+        )
+    per_sample = internal.groupby(["repeat", "sample"]).size()
+    missing = judged.learnt_from - set(internal["sample"])
+    if (per_sample > 1).any() or missing or internal.groupby("repeat")["fold"].nunique().min() < 2:
+        raise InputError(
+            f"The out-of-fold predictions of {judged.title} are not one per development sample and repeat, from several folds, "
+            "so its scores may be in-sample; train it again."
+        )
+    if not _are_those_of_the_card(judged, internal):
+        raise InputError(
+            f"The predictions recorded with {judged.title} are not those that its card was judged by, so its scores may be "
+            "in-sample; train it again."
+        )
+
+
+def _are_those_of_the_card(judged: JudgedModel, internal: pd.DataFrame) -> bool:
+    """Whether the recorded predictions give the internal estimate of the signed card."""
+    name = "brier" if judged.card.horizon is None else None
+    said = (judged.card.internal or {}).get(name or "")
+    if said is None or said.value is None or name is None:
+        return judged.card.internal is not None
+    values = []
+    for _, one in internal.groupby("repeat"):
+        y, probability, called = (one[key].to_numpy() for key in ("label", "probability", "called"))
+        values.append(float(METRIC[name].function(WeightedPredictions(y, probability, called, np.ones((1, len(one)))))[0]))
+    return abs(float(np.mean(values)) - said.value) <= AGREEMENT
