@@ -16,7 +16,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from features.bundle import RESEARCH_USE_ONLY
+from features.bundle import RESEARCH_USE_ONLY, CompositeCard, ModelBundle
+from features.contract import Contract
 from features.errors import InputError
 from serving.admin import admin_routes, problems_of
 from serving.open_inference import InferRequest, InferResponse, add_open_inference, infer, require_version
@@ -28,11 +29,14 @@ from serving.schemas import (
     ContractSummary,
     ExplainRequest,
     FeatureContract,
+    InputContract,
     ModelCardAnswer,
     ModelContract,
     ModelDescription,
     ModelList,
     ModelSummary,
+    PartContract,
+    PartDescription,
     PredictRequest,
     PredictResponse,
 )
@@ -203,26 +207,49 @@ def _summary(predictor: Predictor, problem: PendingProblem | None) -> ModelSumma
 
 def _description(predictor: Predictor) -> ModelDescription:
     model = predictor.loaded
-    contract = model.bundle.contract
     return ModelDescription(
         name=model.name,
         version=model.version,
         research_use_only=RESEARCH_USE_ONLY,
         card=model.bundle.card,
         schema=model.bundle.schema,
-        contract=ContractSummary(
-            features=len(predictor.features),
-            missing=contract.missing,
-            order_hash=contract.order_hash,
-            extraction_hash=contract.extraction_hash,
-            distance_limit=contract.distance.limit,
-        ),
+        contract=_contract_summary(model.bundle.contract),
+        parts=None if model.bundle.card.composite is None else _parts(model.bundle.card.composite, model.bundle.components),
+    )
+
+
+def _parts(card: CompositeCard, components: Mapping[str, ModelBundle]) -> list[PartDescription]:
+    return [
+        PartDescription(
+            **part.model_dump(),
+            schema=components[part.name].schema if part.name in components else None,
+            contract=_contract_summary(components[part.name].contract) if part.name in components else None,
+        )
+        for part in card.parts
+    ]
+
+
+def _contract_summary(contract: Contract) -> ContractSummary:
+    return ContractSummary(
+        features=len(contract.names),
+        missing=contract.missing,
+        order_hash=contract.order_hash,
+        extraction_hash=contract.extraction_hash,
+        distance_limit=contract.distance.limit,
     )
 
 
 def _contract(predictor: Predictor) -> ModelContract:
-    model = predictor.loaded
-    contract = model.bundle.contract
+    model, composite = predictor.loaded, predictor.composite
+    components = None
+    if composite is not None:
+        components = [PartContract(name=name, contract=_input(one)) for name, one in composite.components.items()]
+    return ModelContract(name=model.name, version=model.version, components=components, **dict(_input(predictor)))
+
+
+def _input(predictor: Predictor) -> InputContract:
+    bundle = predictor.loaded.bundle
+    contract = bundle.contract
     other_names: dict[str, list[str]] = {}
     for other, name in contract.aliases.items():
         other_names.setdefault(name, []).append(other)
@@ -234,11 +261,9 @@ def _contract(predictor: Predictor) -> ModelContract:
             may_be_null=feature.name in predictor.nullable,
             aliases=other_names.get(feature.name, []),
         )
-        for one, feature in zip(contract.ranges, model.bundle.schema.features, strict=True)
+        for one, feature in zip(contract.ranges, bundle.schema.features, strict=True)
     ]
-    return ModelContract(
-        name=model.name,
-        version=model.version,
+    return InputContract(
         missing=contract.missing,
         order_hash=contract.order_hash,
         extraction_hash=contract.extraction_hash,
@@ -260,7 +285,7 @@ def _note_scores(scope: Scope, predictor: Predictor, judged: Judged, offer: Offe
     )
     if offer is not None:
         rows = [dict(zip(predictor.features, judged.matrix[place].tolist(), strict=True)) for _, place in judged.scored]
-        offer(model.name, rows, probabilities, [predictor.label(one) for one in probabilities])
+        offer(model.name, rows, probabilities, [predictor.label(one) for one in judged.positives])
 
 
 def _note_refusal(scope: Scope, predictor: Predictor, error: InputError) -> None:
@@ -295,7 +320,7 @@ def _add_refusals(app: FastAPI) -> None:
 def _what(error: RowsMismatchError) -> str:
     if isinstance(error, UnlikeTrainingError):
         return "The rows are unlike what the model was trained on, and such rows are to be refused:"
-    if all(fault.row >= 0 and fault.path[2:3] == ("features",) for fault in error.found):
+    if all(fault.row >= 0 and fault.path[2:3] in (("features",), ("components",)) for fault in error.found):
         return "The rows do not match the model's features"
     return "The body does not have the right form"
 

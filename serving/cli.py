@@ -50,8 +50,12 @@ def predict(
     """Score TABLE (CSV, TSV or Parquet) with a registered model, as the endpoint would.
 
     Writes sample, probability, label, threshold, model, version and out_of_distribution (whether the row is unlike what the
-    model was trained on). Columns that are no feature of the model, nor a name that stands for one, are left out; a missing
-    feature is refused, and so is a missing value unless the model fills it as in training.
+    model was trained on); the score behind the probability if the model has one, and the two biomarkers of a composite.
+    Columns that are no feature of the model, nor a name that stands for one, are left out; a missing feature is refused, and
+    so is a missing value unless the model fills it as in training.
+
+    A biomarker of a composite is a column, or is computed from columns with the features of the model that gives it. Of a
+    survival model the probability is the risk of the event by the horizon.
     """
     from serving.predictor import Predictor
 
@@ -170,13 +174,23 @@ def _read_samples(predictor: Predictor, table: Path, sample: str | None) -> tupl
     from features.extracted import refuse_other_extraction
     from features.sources import read_table
 
-    refuse_other_extraction(table, predictor.loaded.bundle.contract)
-    words = tuple(predictor.levels)
+    takers = _takers(predictor)
+    words = tuple(word for one in takers for word in one.levels)
     frame = read_table(table, text_columns=(sample, *words) if sample else words)
-    column = _sample_column(frame, (*predictor.features, *predictor.aliases), sample)
+    column = _sample_column(frame, tuple(name for one in takers for name in (*one.features, *one.aliases)), sample)
     if column is not None and sample is None:
         frame = read_table(table, text_columns=(column, *words))  # once more, so that a sample called 007 stays that
-    return _with_protocol(predictor, frame, column, table), column
+    for taker in takers:
+        frame = _with_protocol(taker, frame, column, table)
+    composite = predictor.composite
+    for used in (predictor, *(composite.used_components(list(frame.columns)) if composite is not None else ())):
+        refuse_other_extraction(table, used.loaded.bundle.contract)
+    return frame, column
+
+
+def _takers(predictor: Predictor) -> tuple[Predictor, ...]:
+    """Who takes columns of a table: the model, and the components of a composite."""
+    return (predictor, *(() if predictor.composite is None else predictor.composite.components.values()))
 
 
 def _with_protocol(predictor: Predictor, frame: pd.DataFrame, column: str | None, table: Path) -> pd.DataFrame:
@@ -217,11 +231,8 @@ def _summary(predictor: Predictor, scored: pd.DataFrame, explained: Sequence[Exp
     from features.bundle import RESEARCH_USE_ONLY
 
     model = predictor.loaded
-    columns = (scored[name].tolist() for name in ("sample", "probability", "label", "out_of_distribution"))
-    predictions: list[dict[str, Any]] = [
-        {"sample": str(sample), "probability": probability, "label": label, "out_of_distribution": unlike}
-        for sample, probability, label, unlike in zip(*columns, strict=True)
-    ]
+    card = model.bundle.card
+    predictions = _predictions(predictor, scored)
     for prediction, one in zip(predictions, explained, strict=False):  # explained: all or none
         shap_values = dict(zip(one.names, one.values.tolist(), strict=True))
         prediction["explanation"] = {"base_value": one.base_value, "features": shap_values}
@@ -230,8 +241,10 @@ def _summary(predictor: Predictor, scored: pd.DataFrame, explained: Sequence[Exp
         "version": model.version,
         "threshold": predictor.threshold,
         "rows": len(scored),
-        "positive": int((scored["label"] == model.bundle.card.positive_label).sum()),
-        "positive_label": model.bundle.card.positive_label,
+        "positive": int((scored["label"] == card.positive_label).sum()),
+        "positive_label": card.positive_label,
+        "positive_from": predictor.decides,
+        "probability_of": card.probability_words,
         "out_of_distribution": int(scored["out_of_distribution"].sum()),
         "output": None if output is None else str(output),
         "research_use_only": RESEARCH_USE_ONLY,
@@ -240,10 +253,28 @@ def _summary(predictor: Predictor, scored: pd.DataFrame, explained: Sequence[Exp
     }
 
 
+def _predictions(predictor: Predictor, scored: pd.DataFrame) -> list[dict[str, Any]]:
+    """What was said of each row, by name; of a missing biomarker None."""
+    columns = ["probability", "label", "out_of_distribution"]
+    columns += [] if predictor.loaded.bundle.card.score is None else ["score"]
+    parts = [] if predictor.composite is None else list(predictor.composite.names)
+    predictions = []
+    for row in scored.to_dict("records"):
+        prediction = {"sample": str(row["sample"]), **{name: row[name] for name in columns}}
+        if parts:
+            values = {name: row[f"part.{name}"] for name in parts}
+            prediction["parts"] = {name: None if value != value else value for name, value in values.items()}
+            prediction["missing"] = row["missing"] or None
+        predictions.append(prediction)
+    return predictions
+
+
 def _in_words(summary: dict[str, Any]) -> str:
+    words = summary["probability_of"]
     return (
         f"{summary['rows']} rows scored with {summary['model']}:{summary['version']}, {summary['positive']} of them "
-        f"{summary['positive_label']} (probability at or above {summary['threshold']:.3g})."
+        f"{summary['positive_label']} ({summary['positive_from']})."
+        + (f" The probability is the {words}." if words.startswith("risk") else "")
         + (f" {summary['out_of_distribution']} unlike the training samples." if summary["out_of_distribution"] else "")
         + (f" Written to {summary['output']}." if summary["output"] else "")
         + f"\n{summary['research_use_only']}"

@@ -83,17 +83,19 @@ class Explainer:
         Parameters
         ----------
         row : ndarray of shape (n_features,)
-            In the model's order; NaN for what is imputed.
+            In the model's order; NaN for what is imputed. The contribution of a biomarker that a composite does without is
+            what its being missing changes.
 
         Raises
         ------
         ExplanationError
             They do not add up to the row's score.
         """
-        found = self._permuted(row)
+        with np.errstate(over="ignore", invalid="ignore"):  # as where the row was scored
+            found = self._permuted(row)
+            score = float(self.bundle.score(row[None, :])[0])
         values = np.asarray(found.values[0], dtype=float)
         base = float(np.ravel(found.base_values)[0])
-        score = float(self.bundle.score(row[None, :])[0])
         missed = abs(base + float(values.sum()) - score)
         if not missed <= ADDITIVITY:
             raise ExplanationError(f"SHAP values miss the model's score by {missed:.1e}; the explanation cannot be trusted.")

@@ -22,9 +22,10 @@ from serving.schemas import MOST_FEATURES, MOST_ROWS, Number, Probability, Word
 from serving.served import product_version
 
 POSITIONAL = "features"
-OUTPUTS = ("probability", "label", "out_of_distribution")
+OUTPUTS = {"probability": "FP64", "label": "BYTES", "out_of_distribution": "BOOL"}
+SCORE = {"score": "FP64"}
 
-Output = Literal["probability", "label", "out_of_distribution"]
+Output = Literal["probability", "label", "out_of_distribution", "score"]
 Datatype = Literal["FP64", "FP32", "INT64", "INT32", "BYTES"]
 Value = Number | Word | None
 Flat = Annotated[list[Value], Field(max_length=150_000)]
@@ -76,7 +77,7 @@ class InferRequest(Settings):
     id: str | None = Field(default=None, max_length=200, description="Comes back with the answer and is kept nowhere.")
     parameters: InferParameters = InferParameters()
     inputs: list[InputTensor] = Field(min_length=1, max_length=MOST_FEATURES)
-    outputs: list[RequestedOutput] | None = Field(default=None, max_length=len(OUTPUTS), description="Default: all.")
+    outputs: list[RequestedOutput] | None = Field(default=None, max_length=len(OUTPUTS | SCORE), description="Default: all.")
 
 
 class OutputTensor(Settings):
@@ -85,7 +86,7 @@ class OutputTensor(Settings):
     name: Output
     shape: list[int]
     datatype: Literal["FP64", "BYTES", "BOOL"]
-    data: list[Probability] | list[str] | list[bool]
+    data: list[Probability] | list[str] | list[bool] | list[float]
 
 
 class AnswerParameters(Settings):
@@ -194,6 +195,7 @@ async def infer(answerer: Answerer, body: Any) -> tuple[Judged, str]:
         With paths into this body.
     """
     request = _read(body)
+    _refuse_outputs(request, answerer.predictor)
     columns, rows = _columns(request, answerer.predictor)
     named = [{name: column.values[number] for name, column in columns.items()} for number in range(rows)]
     parameters = request.parameters
@@ -276,10 +278,7 @@ def _metadata(predictor: Predictor) -> ModelMetadata:
             TensorMetadata(name=name, datatype="BYTES" if name in predictor.levels else "FP64", shape=[-1])
             for name in predictor.features
         ],
-        outputs=[
-            TensorMetadata(name=name, datatype=kind, shape=[-1])
-            for name, kind in zip(OUTPUTS, ("FP64", "BYTES", "BOOL"), strict=True)
-        ],
+        outputs=[TensorMetadata(name=name, datatype=kind, shape=[-1]) for name, kind in _outputs(predictor).items()],
         parameters=MetadataParameters(
             threshold=predictor.threshold,
             research_use_only=RESEARCH_USE_ONLY,
@@ -295,6 +294,22 @@ def _read(body: Any) -> InferRequest:
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         raise RowsMismatchError([Fault(_in_body(fault["loc"]), fault["msg"]) for fault in found]) from None
+
+
+def _outputs(predictor: Predictor) -> dict[str, str]:
+    """What a model gives, and of which type."""
+    return OUTPUTS if predictor.loaded.bundle.card.score is None else OUTPUTS | SCORE
+
+
+def _refuse_outputs(request: InferRequest, predictor: Predictor) -> None:
+    given = _outputs(predictor)
+    faults = [
+        Fault(("outputs", number, "name"), "is not given by this model, which has no score behind its probability")
+        for number, wanted in enumerate(request.outputs or [])
+        if wanted.name not in given
+    ]
+    if faults:
+        raise RowsMismatchError(faults)
 
 
 def _in_body(loc: tuple[int | str, ...]) -> Path:
@@ -388,10 +403,11 @@ def _answer(request: InferRequest, predictor: Predictor, judged: Judged) -> dict
     probabilities = judged.probabilities
     data: dict[str, tuple[str, list[Any]]] = {
         "probability": ("FP64", probabilities),
-        "label": ("BYTES", [predictor.label(one) for one in probabilities]),
-        "out_of_distribution": ("BOOL", judged.share.scores.flagged[first : first + rows]),
+        "label": ("BYTES", [predictor.label(one) for one in judged.positives]),
+        "out_of_distribution": ("BOOL", judged.flags),
+        "score": ("FP64", judged.share.scores.raws[first : first + rows]),
     }
-    wanted = OUTPUTS if request.outputs is None else tuple(one.name for one in request.outputs)
+    wanted = tuple(_outputs(predictor)) if request.outputs is None else tuple(one.name for one in request.outputs)
     answer = {
         "model_name": predictor.loaded.name,
         "model_version": predictor.loaded.version,

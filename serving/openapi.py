@@ -138,13 +138,6 @@ def _add_security(document: dict[str, Any]) -> None:
 
 def _add_model(document: dict[str, Any], name: str, predictor: Predictor) -> None:
     """Paths of one model, with its features by name: a client, or its generator, need not ask for them first."""
-    number: dict[str, Any] = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
-    features: dict[str, Any] = {
-        "type": "object",
-        "properties": dict.fromkeys(predictor.features, {**number, "type": ["number", "null"]} if predictor.imputes else number),
-        "required": list(predictor.features),
-        "additionalProperties": False,
-    }
     example = {one.name: one.quantiles["0.5"] for one in predictor.loaded.bundle.contract.ranges if "0.5" in one.quantiles}
     for action in ("predict", "explain"):
         general = document["paths"][f"/v1/models/{{name}}/{action}"]["post"]
@@ -153,10 +146,41 @@ def _add_model(document: dict[str, Any], name: str, predictor: Predictor) -> Non
         operation["summary"] = f"{general['summary']} with {name}"
         operation["parameters"] = [one for one in operation["parameters"] if one["name"] != "name"]
         body = deepcopy(document["components"]["schemas"][operation["x-takes"]])
-        row = deepcopy(document["components"]["schemas"]["Row"])
-        row["properties"]["features"] = features
-        body["properties"]["rows"]["items"] = row
+        body["properties"]["rows"]["items"] = _row(deepcopy(document["components"]["schemas"]["Row"]), predictor)
         body["examples"] = [{"rows": [{"id": "a", "features": example}]}]
         operation["requestBody"]["content"]["application/json"]["schema"] = body
         del operation["responses"]["404"]
         document["paths"][f"/v1/models/{quote(name, safe='')}/{action}"] = {"post": operation}
+
+
+def _row(row: dict[str, Any], predictor: Predictor) -> dict[str, Any]:
+    """Schema of a row of one model: its features; or a composite's values, and the features that may stand in their place."""
+    composite = predictor.composite
+    if composite is None:
+        row["properties"] |= {"features": _features(predictor, predictor.imputes), "components": {"type": "null"}}
+        row["required"] = ["features"]
+        del row["anyOf"]
+        return row
+    components = {
+        name: _or_null(_features(composite.components[name], composite.components[name].imputes))
+        if name in composite.components
+        else {"type": "null"}
+        for name in composite.names
+    }
+    row["properties"]["features"] = {**_features(predictor, nullable=True), "required": []}
+    row["properties"]["components"] = {"type": ["object", "null"], "properties": components, "additionalProperties": False}
+    return row
+
+
+def _features(predictor: Predictor, nullable: bool) -> dict[str, Any]:
+    number: dict[str, Any] = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
+    return {
+        "type": "object",
+        "properties": dict.fromkeys(predictor.features, _or_null(number) if nullable else number),
+        "required": list(predictor.features),
+        "additionalProperties": False,
+    }
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"]}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from features.bundle import MANIFEST
 from features.errors import HypoxiaError, InputError
 from features.signing import TRUSTED, fingerprint, trusted_keys, verify
 from features.store import switch_telemetry_off
@@ -166,7 +167,8 @@ def _write_stage(stage: Path, shelf: Shelf, listing: Listing) -> None:
     )
     keys = stage / FROZEN_KEYS / TRUSTED
     keys.mkdir(parents=True)
-    signers = {verify(shelf.path(one.current)) for one in listing.models}
+    # A component of a composite was signed where it was trained.
+    signers = {verify(manifest.parent) for one in listing.models for manifest in shelf.path(one.current).rglob(MANIFEST)}
     for key in trusted_keys():
         if fingerprint(key) in signers:
             shutil.copy(key, keys / key.name)

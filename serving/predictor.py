@@ -19,6 +19,7 @@ from serving.loader import LoadedModel
 if TYPE_CHECKING:
     import pandas as pd
 
+    from serving.composite import Composite
     from serving.explainer import Explainer
 
 MOST_FAULTS = 100
@@ -82,7 +83,7 @@ class ScoreError(HypoxiaError):
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model says about one row."""
+    """What a model says about one row; `score` is the one behind the probability, if the model has one."""
 
     probability: float
     label: str
@@ -90,6 +91,7 @@ class Scored:
     model: str
     version: str
     out_of_distribution: bool
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,38 @@ class Scores:
     ----------
     probability : ndarray of shape (n_rows,)
         NaN for a row with a value that is too large to compute with.
+    raw : ndarray of shape (n_rows,), or None
+        The score behind the probability, if the model has one.
+    positive : ndarray of shape (n_rows,), bool
+        Which rows are called positive.
     novelty : Novelty
         How the rows compare with the training samples.
     """
 
     probability: np.ndarray
+    raw: np.ndarray | None
+    positive: np.ndarray
     novelty: Novelty
+
+    @property
+    def value(self) -> np.ndarray:
+        """What a composite takes from the model: its score, or its probability if it has none; shape (n_rows,)."""
+        return self.probability if self.raw is None else np.where(np.isnan(self.probability), np.nan, self.raw)
 
     @cached_property
     def probabilities(self) -> list[float]:
         """As plain numbers."""
         return self.probability.tolist()
+
+    @cached_property
+    def raws(self) -> list[float] | list[None]:
+        """Scores behind the probabilities as plain numbers, or as many times None."""
+        return [None] * len(self.probability) if self.raw is None else self.raw.tolist()
+
+    @cached_property
+    def positives(self) -> list[bool]:
+        """Whether each row is called positive."""
+        return self.positive.tolist()
 
     @cached_property
     def distances(self) -> list[float]:
@@ -145,6 +168,18 @@ class Scores:
     def outside(self) -> list[bool]:
         """Whether each row has a value outside its training range."""
         return self.novelty.is_outside.tolist()
+
+    def unlikeness(self, row: int) -> dict[str, Any]:
+        """How a row compares with the training samples, as it is answered."""
+        novelty, flagged = self.novelty, self.flagged[row]
+        outside = novelty.outside_range(row) if self.outside[row] else []
+        return {
+            "flagged": flagged,
+            "distance": self.distances[row],
+            "limit": novelty.limit,
+            "outside_range": [{"feature": name, "side": side} for name, side in outside],
+            "drivers": novelty.drivers(row) if flagged else [],
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +210,19 @@ class Predictor:
 
     @cached_property
     def imputes(self) -> bool:
-        """Whether an explicit null is taken for a feature, unless that says otherwise, and filled as in training."""
-        return self.loaded.bundle.contract.missing == "impute"
+        """Whether an explicit null is taken for a feature, unless that says otherwise, and filled as in training.
+
+        A composite takes one if it judges a patient by the other biomarker alone.
+        """
+        card = self.loaded.bundle.card.composite
+        return self.loaded.bundle.contract.missing == "impute" if card is None else card.missing == "alone"
+
+    @cached_property
+    def composite(self) -> Composite | None:
+        """The two biomarkers and the models that give them, if the model is a composite."""
+        from serving.composite import composite_of
+
+        return composite_of(self)
 
     @cached_property
     def nullable(self) -> frozenset[str]:
@@ -219,7 +265,7 @@ class Predictor:
         reading = self.read(rows)
         if reading.faults:
             raise RowsMismatchError(reading.faults)
-        return self._scored(self._all_scored(reading.matrix))
+        return self._scored(self.all_scored(reading.matrix))
 
     def predict_table(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Score a table that has the model's features, or their aliases, among its columns.
@@ -230,23 +276,32 @@ class Predictor:
 
         Returns
         -------
-        DataFrame of shape (n_samples, 6)
-            Columns ``probability, label, threshold, model, version, out_of_distribution``; index as in `frame`.
+        DataFrame of shape (n_samples, at least 6)
+            Columns ``probability, label, threshold, model, version, out_of_distribution``; then ``score`` if there is one
+            behind the probability, and for a composite ``part.NAME`` for each biomarker and ``missing`` for the one that was;
+            index as in `frame`.
         """
         import pandas as pd
 
-        scored = self._scored(self._all_scored(self.matrix_of_table(frame)))
+        read = None if self.composite is None else self.composite.read_table(frame)
+        scored = self._scored(self.all_scored(self.matrix_of_table(frame) if read is None else read.matrix))
         columns = ["probability", "label", "threshold", "model", "version", "out_of_distribution"]
-        return pd.DataFrame([[getattr(row, name) for name in columns] for row in scored], columns=columns, index=frame.index)
+        columns += [] if self.loaded.bundle.card.score is None else ["score"]
+        table = pd.DataFrame([[getattr(row, name) for name in columns] for row in scored], columns=columns, index=frame.index)
+        return table if read is None else read.beside(table)
 
     def matrix_of_table(self, frame: pd.DataFrame) -> np.ndarray:
         """The model's features of a table; an empty cell is NaN where the model imputes, else refused.
+
+        A biomarker of a composite that is no column is computed from the features of its component, if these are columns.
 
         Raises
         ------
         SchemaMismatchError
             A feature is missing, is there twice, or has a value that is no number.
         """
+        if self.composite is not None:
+            return self.composite.read_table(frame).matrix
         standing_in = {other: name for other, name in self.aliases.items() if other in frame and name not in frame}
         return self.loaded.bundle.schema.conform(frame.rename(columns=standing_in), impute=self.imputes).to_numpy()
 
@@ -278,21 +333,39 @@ class Predictor:
             The model gives something else than a probability for ordinary numbers.
         """
         try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                probability = self.loaded.bundle.score(matrix)
+            probability, raw = self._computed(matrix)
         except ValueError:
-            probability = np.array([self._one(row) for row in matrix])
+            probability, raw = self._one_by_one(matrix)
         right = (probability >= 0) & (probability <= 1)
+        if raw is not None:
+            right &= np.isfinite(raw)
         if not right.all():
             if not _is_large(matrix[~right]).all():
                 raise ScoreError("The model gave something else than a probability for ordinary numbers; train it again.")
             probability = np.where(right, probability, np.nan)
-        return Scores(probability, self.loaded.bundle.contract.judge(matrix))
+        return Scores(probability, raw, self._is_positive(probability, raw), self.loaded.bundle.contract.judge(matrix))
 
-    def label(self, probability: float) -> str:
-        """What a probability is called."""
+    def label(self, positive: bool) -> str:
+        """What a row is called."""
         card = self.loaded.bundle.card
-        return card.positive_label if probability >= card.threshold else card.negative_label
+        return card.positive_label if positive else card.negative_label
+
+    @cached_property
+    def decides(self) -> str:
+        """From where on a row is called positive, in words."""
+        score = self.loaded.bundle.card.score
+        if score is None:
+            return f"probability at or above {self.threshold:.3g}"
+        return f"{score.name} at or above {score.cutoff:.4g}" + (f" {score.unit}" if score.unit else "")
+
+    def _is_positive(self, probability: np.ndarray, raw: np.ndarray | None) -> np.ndarray:
+        """A score with a cutoff of its own decides before the probability does."""
+        score = self.loaded.bundle.card.score
+        return probability >= self.threshold if score is None or raw is None else raw >= score.cutoff
+
+    def _computed(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.loaded.bundle.score(matrix), self.loaded.bundle.raw_score(matrix)
 
     def _matrix(self, rows: Rows) -> np.ndarray | None:
         """The quick way, for rows in which nothing is wrong; None if anything may be."""
@@ -370,17 +443,29 @@ class Predictor:
     def _known(self) -> frozenset[str]:
         return frozenset(self.features)
 
-    def _one(self, row: np.ndarray) -> float:
-        """NaN if the pipeline cannot compute with a large value; whatever else stops it is our fault."""
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                return float(self.loaded.bundle.score(row[None, :])[0])
-        except ValueError:
-            if not _is_large(row[None, :]).all():
-                raise
-            return float("nan")
+    def _one_by_one(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """NaN where the pipeline cannot compute with a large value; whatever else stops it is our fault."""
+        probability, raw = np.full(len(matrix), np.nan), np.full(len(matrix), np.nan)
+        has_raw = self.loaded.bundle.card.score is not None
+        for number, row in enumerate(matrix):
+            try:
+                one, behind = self._computed(row[None, :])
+            except ValueError:
+                if not _is_large(row[None, :]).all():
+                    raise
+                continue
+            probability[number] = one[0]
+            raw[number] = np.nan if behind is None else behind[0]
+        return probability, raw if has_raw else None
 
-    def _all_scored(self, matrix: np.ndarray) -> Scores:
+    def all_scored(self, matrix: np.ndarray) -> Scores:
+        """Score rows of numbers.
+
+        Raises
+        ------
+        RowsMismatchError
+            One holds a value that is too large to compute with.
+        """
         scores = self.score(matrix)
         failed = np.flatnonzero(np.isnan(scores.probability)).tolist()
         if failed:
@@ -390,8 +475,10 @@ class Predictor:
     def _scored(self, scores: Scores) -> list[Scored]:
         model = self.loaded
         return [
-            Scored(probability, self.label(probability), self.threshold, model.name, model.version, flagged)
-            for probability, flagged in zip(scores.probabilities, scores.flagged, strict=True)
+            Scored(probability, self.label(positive), self.threshold, model.name, model.version, flagged, raw)
+            for probability, positive, flagged, raw in zip(
+                scores.probabilities, scores.positives, scores.flagged, scores.raws, strict=True
+            )
         ]
 
     def _seconds(self, matrix: np.ndarray) -> float:

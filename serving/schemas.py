@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from features.bundle import ModelCard
+from features.bundle import ModelCard, Part
 from features.contract import FeatureRange
 from features.settings import Settings
 from features.table import FeatureSchema
@@ -18,6 +18,8 @@ MOST_ROWS = 256
 MOST_EXPLAINED = 32
 MOST_FEATURES = 20_000
 LONGEST_ID = 200
+# A composite has two; so many names are told apart from a body of another form.
+MOST_COMPONENTS = 8
 
 EXAMPLE: JsonDict = {"rows": [{"id": "a", "features": {"volume": 1.5, "entropy": 4.2}}]}
 
@@ -27,20 +29,41 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
 Word = Annotated[str, Field(max_length=LONGEST_ID)]
+Features = Annotated[dict[str, Number | Word | None], Field(max_length=MOST_FEATURES)]
+
+
+def _features_or_components(schema: JsonDict) -> None:
+    schema["required"] = []
+    schema["anyOf"] = [{"required": ["features"]}, {"required": ["components"], "properties": {"components": {"type": "object"}}}]
 
 
 class Row(Settings):
-    """One sample."""
+    """One sample: its features, or (to a composite) the features of the models that give the composite's values."""
+
+    model_config = ConfigDict(json_schema_extra=_features_or_components)
 
     id: Annotated[str, Field(max_length=LONGEST_ID)] | None = Field(
         default=None, description="Your name for the row; comes back with its prediction and is kept nowhere.", examples=["a"]
     )
-    features: dict[str, Number | Word | None] = Field(
-        max_length=MOST_FEATURES,
+    features: Features = Field(
         description="A finite number for every feature of the model (GET /v1/models/{name}/schema lists them), by name, in any "
         "order; a word for a feature that has levels (site, phase direction); null where missing values are filled.",
         examples=[{"volume": 1.5, "entropy": 4.2}],
     )
+    components: dict[str, Features | None] | None = Field(
+        default=None,
+        max_length=MOST_COMPONENTS,
+        description="To a composite only: by biomarker, the features of the model that gives it (GET /v1/models/{name}/schema "
+        "lists them); a biomarker is sent as a value or as features, not as both.",
+        examples=[{"gene_score": {"CA9": 8.1}}],
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _components_are_enough(cls, row: Any) -> Any:
+        if isinstance(row, dict) and "features" not in row and row.get("components") is not None:
+            return {**row, "features": {}}
+        return row
 
 
 class RequestOptions(Settings):
@@ -111,7 +134,10 @@ class Contribution(Settings):
 
 
 class RowExplanation(Settings):
-    """SHAP values of a row: base value, features and rest sum to its probability."""
+    """SHAP values of a row: base value, features and rest sum to its probability.
+
+    Of a composite its two biomarkers are explained; one that is missing counts for what its being missing changes.
+    """
 
     base_value: float = Field(description="Mean probability of the rows that stand for the training samples.")
     features: list[Contribution] = Field(max_length=10, description="Those that matter most, largest first.")
@@ -133,16 +159,58 @@ class RowProblem(Settings):
     errors: list[ProblemFault]
 
 
+class PartAnswer(Settings):
+    """One of the two biomarkers of a composite."""
+
+    name: str
+    modality: Literal["imaging", "genes"]
+    model: str | None = Field(description="Registered model that gives the biomarker, if one does.")
+    version: str | None = Field(description="Version of that model.")
+    value: float | None = Field(description="Value of the biomarker in the row; null where it is missing.")
+    source: Literal["sent", "model"] | None = Field(
+        description="Whether the value was sent, or computed by the model from its features."
+    )
+    imputed: list[str] = Field(description="Features of that model that were sent as null and filled as in training.")
+    replaced: list[str] = Field(description="Features of that model whose word was taken as the reference's.")
+    out_of_distribution: OutOfDistribution | None = Field(
+        description="How the features compare with what that model was trained on; null where the value was sent."
+    )
+
+
+class MissingPart(Settings):
+    """A biomarker that was missing, and what was done."""
+
+    part: str
+    answered: str = Field(examples=["by gene_score alone, at its own cutpoint"])
+
+
+class CompositeAnswer(Settings):
+    """How a composite came to its answer."""
+
+    score: float | None
+    label: str
+    cutoff: float | None = Field(description="A score at or above it gets the positive label.")
+    rule: str
+    parts: list[PartAnswer] = Field(min_length=2, max_length=2)
+    missing: MissingPart | None
+
+
 class Prediction(Settings):
     """What the model says about one row; a row that was not scored has a problem instead."""
 
     id: str | None = Field(description="The row's id, if it had one.")
-    probability: Probability | None = Field(description="Probability that the sample is positive (hypoxic), 0 to 1.")
+    probability: Probability | None = Field(
+        description="0 to 1, higher is worse: probability that the sample is positive (hypoxic); or, of a model whose card has a "
+        "horizon, risk of the event by that time."
+    )
+    score: float | None = Field(description="Score behind the probability, of a model whose card has one; higher is worse.")
     label: str | None = Field(
-        description="The positive label if the probability is at or above the threshold, else the negative one."
+        description="The positive label if the probability is at or above the threshold (or, where the model has a score, if "
+        "that is at or above its cutoff), else the negative one."
     )
     threshold: Probability = Field(description="Threshold, chosen on development patients.")
     model_version: str = Field(description="Version of the model that scored the row.")
+    composite: CompositeAnswer | None = Field(description="The two biomarkers and what was made of them, of a composite.")
     imputed: list[str] = Field(description="Features that were sent as null and filled as in training.")
     replaced: list[str] = Field(description="Features whose word was not seen in training, and was taken as the reference's.")
     out_of_distribution: OutOfDistribution | None
@@ -188,6 +256,13 @@ class ContractSummary(Settings):
     distance_limit: float
 
 
+class PartDescription(Part):
+    """One of the two biomarkers of a composite, and what the model that gives it takes."""
+
+    feature_schema: FeatureSchema | None = Field(alias="schema", description="Null where no model here can compute it.")
+    contract: ContractSummary | None
+
+
 class ModelDescription(ModelVersionName):
     """A model's card, the features that it takes, and its contract in short."""
 
@@ -195,6 +270,7 @@ class ModelDescription(ModelVersionName):
     card: ModelCard
     feature_schema: FeatureSchema = Field(alias="schema", description="Features in the model's order, with units where known.")
     contract: ContractSummary
+    parts: list[PartDescription] | None = Field(description="The two biomarkers, of a composite.")
 
 
 class FeatureContract(FeatureRange):
@@ -210,14 +286,27 @@ class FeatureContract(FeatureRange):
     aliases: list[str] = Field(description="Other names under which it may be sent.")
 
 
-class ModelContract(ModelVersionName):
-    """What a model takes, feature by feature, in its order."""
+class InputContract(Settings):
+    """What is taken, feature by feature, in the model's order."""
 
     missing: Literal["refuse", "impute"]
     order_hash: str
     extraction_hash: str | None
     distance_limit: float
     features: list[FeatureContract]
+
+
+class PartContract(Settings):
+    """A biomarker of a composite that a model gives, and what may be sent in its place, under `components`."""
+
+    name: str
+    contract: InputContract
+
+
+class ModelContract(ModelVersionName, InputContract):
+    """What a model takes, feature by feature, in its order."""
+
+    components: list[PartContract] | None = Field(description="Biomarkers that can be computed here, of a composite.")
 
 
 class ModelCardAnswer(ModelVersionName):

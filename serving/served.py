@@ -193,17 +193,34 @@ def try_out(predictor: Predictor) -> None:
         The bundle's parts are not of one model, or a score is no probability.
     """
     bundle: ModelBundle = predictor.loaded.bundle
+    _try_out(bundle)
+    for component in bundle.components.values():
+        _try_out(component)
+
+
+def _try_out(bundle: ModelBundle) -> None:
     fault = _mismatch(bundle)
     if fault is not None:
         raise TrialError(f"The bundle's parts do not fit together ({fault}); it was not taken into use. Train it again.")
+    rows = _trial_rows(bundle)
     try:
-        scores, distance = bundle.score(bundle.background), bundle.contract.judge(bundle.background).distance
+        scores, raw, distance = bundle.score(rows), bundle.raw_score(rows), bundle.contract.judge(rows).distance
     except ValueError as cause:
         raise TrialError("The model cannot score its own background rows; it was not taken into use. Train it again.") from cause
     if not (np.isfinite(scores).all() and (scores >= 0).all() and (scores <= 1).all()):
         raise TrialError("The model's scores of its own background rows are no probabilities; it was not taken into use.")
-    if not np.isfinite(distance).all():
-        raise TrialError("The distances of the model's own background rows are no numbers; it was not taken into use.")
+    if not np.isfinite(distance).all() or (raw is not None and not np.isfinite(raw).all()):
+        raise TrialError("Distances or scores of the model's own background rows are no numbers; it was not taken into use.")
+
+
+def _trial_rows(bundle: ModelBundle) -> np.ndarray:
+    """The background; of a composite that judges by one biomarker alone, also without either."""
+    card = bundle.card.composite
+    if card is None or card.missing != "alone":
+        return bundle.background
+    without = np.repeat(bundle.background[:1], 2, axis=0)
+    np.fill_diagonal(without, np.nan)
+    return np.concatenate([bundle.background, without])
 
 
 def _mismatch(bundle: ModelBundle) -> str | None:

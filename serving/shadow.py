@@ -130,8 +130,8 @@ class Shadow:
 
 def _scored(challenger: Predictor, rows: Sequence[Mapping[str, float]]) -> list[tuple[float, str]]:
     """Probability and label per row; a challenger may need fewer features than the served model was sent."""
-    bundle = challenger.loaded.bundle
     matrix = np.array([[row[name] for name in challenger.features] for row in rows], dtype=float)
-    probabilities = bundle.score(matrix.reshape(len(rows), len(challenger.features))).tolist() if rows else []
-    card = bundle.card
-    return [(one, card.positive_label if one >= challenger.threshold else card.negative_label) for one in probabilities]
+    if not rows:
+        return []
+    scores = challenger.score(matrix.reshape(len(rows), len(challenger.features)))
+    return list(zip(scores.probabilities, map(challenger.label, scores.positives), strict=True))

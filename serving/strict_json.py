@@ -17,6 +17,7 @@ MOST_KEYS = 20_000
 MOST_KEYS_OF_FORM = 64
 MOST_TEXTS = 20_000
 FEATURES = "features"
+COMPONENTS = "components"
 
 
 class JsonRefusedError(ValueError):
@@ -49,21 +50,24 @@ def parse_strictly(body: bytes) -> Any:
 
 
 def _require_bounded(parsed: Any) -> None:
-    """Only the features of a row may have many keys, and only numbers may come in great numbers."""
+    """Only the features of a row, or of its components, may have many keys, and only numbers may come in great numbers."""
     others = 0
-    pending: list[tuple[Any, bool]] = [(parsed, False)]
+    pending: list[tuple[Any, str]] = [(parsed, "")]  # with the key under which it stands
     while pending:
-        node, wide = pending.pop()
+        node, under = pending.pop()
         if isinstance(node, dict):
-            if len(node) > MOST_KEYS_OF_FORM and not wide:
+            if len(node) > MOST_KEYS_OF_FORM and under != FEATURES:
                 raise JsonRefusedError(
                     "An object in the body has far more keys than it may have; features belong under 'features'."
                 )
-            pending += [(value, key == FEATURES) for key, value in node.items() if type(value) in _CONTAINERS]
+            # What stands under a component's name is its features.
+            pending += [
+                (value, FEATURES if under == COMPONENTS else key) for key, value in node.items() if type(value) in _CONTAINERS
+            ]
             others += sum(type(value) not in _NUMBERS for value in node.values())
         else:
             items = node if isinstance(node, list) else [node]
-            pending += [(item, False) for item in items if type(item) in _CONTAINERS]
+            pending += [(item, "") for item in items if type(item) in _CONTAINERS]
             others += sum(type(item) not in _NUMBERS for item in items)
         if others > MOST_TEXTS:
             raise JsonRefusedError(f"The body holds more than {MOST_TEXTS} values that are no numbers.")

@@ -51,16 +51,32 @@ const breakable = (name) => name.split(/(?<=[_.-])/).flatMap((word) => [word, do
 const listed = (names) => (names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`);
 const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
+/** What a row is called tells how it came out: in some models a score decides, in others the probability. */
+export const isPositive = (prediction, model) => prediction.label === model.positive;
+
 // ---- the model -------------------------------------------------------------------------------------------------------
+
+export function aim({ card, positive, probability: words }) {
+  const decides = card.score ? `A ${card.score.name} at or above ${short(card.score.cutoff)}${card.score.unit ? ` ${card.score.unit}` : ""}` : "A probability at or above the threshold";
+  const risk = card.horizon == null ? "" : ` The probability is the ${words}.`;
+  return `Predicts: ${card.endpoint}. ${decides} is called ${positive}.${risk}`;
+}
+
+const decisionFact = ({ card, threshold }) => (card.score ? fact("Cutoff", short(card.score.cutoff), card.score.words) : fact("Threshold", cut(threshold), card.threshold_origin));
+
+function emptyWords({ card, missing }) {
+  if (card.composite) return card.composite.missing === "alone" ? "one of the two may be empty" : "neither may be empty";
+  return missing === "impute" ? "empty cells are filled as in training" : "no empty cells";
+}
 
 export function facts(model) {
   const { card } = model;
-  const auc = card.held_out?.roc_auc;
+  const { term, estimate: found } = headline(card);
   return [
-    fact("Held-out AUC", auc?.value == null ? "not estimable" : auc.value.toFixed(2), aucNote(auc), auc?.value != null),
+    fact(term, found?.value == null ? "not estimable" : found.value.toFixed(2), estimateNote(found), found?.value != null),
     fact("Patients", count(card.patients), `${plural(card.samples, "sample")}, ${plural(card.events, "event")}; ${heldOut(card)}`),
-    fact("Threshold", cut(model.threshold), card.threshold_origin),
-    fact("Features", count(model.features.length), model.missing === "impute" ? "empty cells are filled as in training" : "no empty cells"),
+    decisionFact(model),
+    fact("Features", count(model.features.length), emptyWords(model)),
   ];
 }
 
@@ -77,10 +93,22 @@ function fact(term, value, note, isNumber = true) {
   return make("div", { class: "fact" }, make("dt", {}, term), make("dd", { class: isNumber ? "fact-value" : "fact-value fact-words" }, value), make("dd", { class: "fact-note" }, note ?? ""));
 }
 
-function aucNote(auc) {
-  if (auc?.value == null) return auc?.reason ?? "no estimate in the card";
-  if (auc.lower == null || auc.upper == null) return "without an interval";
-  return `${Math.round((auc.level ?? 0.95) * 100)}% interval ${auc.lower.toFixed(2)} to ${auc.upper.toFixed(2)}`;
+const MEASURES = { roc_auc: "AUC", c_index: "concordance" };
+
+/** The estimate that says most: the held-out AUC; of a card that has no such entry (survival, composites) the first estimate. */
+function headline(card) {
+  if (!card.held_out?.roc_auc) {
+    const all = [["Held-out", card.held_out], ["Internal", card.internal]].flatMap(([kind, of]) => Object.entries(of ?? {}).map(([name, estimate]) => ({ kind, name, estimate })));
+    const first = all.find(({ estimate }) => estimate?.value != null);
+    if (first) return { term: `${first.kind} ${MEASURES[first.name] ?? first.name.replaceAll("_", " ")}`, estimate: first.estimate };
+  }
+  return { term: "Held-out AUC", estimate: card.held_out?.roc_auc };
+}
+
+function estimateNote(found) {
+  if (found?.value == null) return found?.reason ?? "no estimate in the card";
+  if (found.lower == null || found.upper == null) return "without an interval";
+  return `${Math.round((found.level ?? 0.95) * 100)}% interval ${found.lower.toFixed(2)} to ${found.upper.toFixed(2)}`;
 }
 
 const heldOut = (card) => (card.held_out_patients > 0 ? `${count(card.held_out_patients)} patients held out` : "none held out");
@@ -92,6 +120,9 @@ export function cardLines(model) {
     ["Study", card.study],
     ["Sequence", card.sequence],
     ["Pipeline", card.pipeline],
+    ["Score", card.score?.words],
+    ["Composite", card.composite?.words],
+    ...(card.composite?.parts ?? []).map(({ name, source }) => [name, source]),
     ["Made", card.created],
     ...Object.entries(card.held_out ?? {}).map(([name, value]) => [`Held out: ${name}`, estimate(value)]),
     ...Object.entries(card.internal ?? {}).map(([name, value]) => [`Internal: ${name}`, estimate(value)]),
@@ -138,21 +169,21 @@ export function notice(kind, title, points = []) {
 
 // ---- the rows --------------------------------------------------------------------------------------------------------
 
-export function rowLine(result, name, isChosen, threshold, onChoose) {
+export function rowLine(result, name, isChosen, model, onChoose) {
   const button = make("button", { type: "button", class: "row-name", "aria-current": isChosen ? "true" : null, "data-row": result.row.number }, name);
   const cells = result.problem
     ? [make("td", { class: "cell-score" }, "–"), make("td", { class: "cell-label" }, make("span", { class: "tag tag-refused" }, "refused")), make("td", { class: "cell-range" }, plural(Math.max(result.problem.errors.length, 1), "fault"))]
     : result.prediction
       ? [
-          make("td", { class: "cell-score" }, make("span", { class: "number" }, probability(result.prediction.probability, threshold)), miniBar(result.prediction.probability, threshold)),
-          make("td", { class: "cell-label" }, labelTag(result.prediction)),
+          make("td", { class: "cell-score" }, make("span", { class: "number" }, probability(result.prediction.probability, model.limit)), miniBar(result.prediction, model)),
+          make("td", { class: "cell-label" }, labelTag(result.prediction, model)),
           make("td", { class: "cell-range" }, rangeWords(result.prediction.out_of_distribution)),
         ]
       : [make("td", { class: "cell-score" }, "…"), make("td", { class: "cell-label" }), make("td", { class: "cell-range" })];
   return make("tr", { class: isChosen ? "chosen" : null, onclick: () => onChoose(result.row.number) }, make("th", { scope: "row" }, button), cells);
 }
 
-const labelTag = (prediction) => make("span", { class: prediction.probability >= prediction.threshold ? "tag tag-positive" : "tag tag-negative" }, prediction.label);
+const labelTag = (prediction, model) => make("span", { class: isPositive(prediction, model) ? "tag tag-positive" : "tag tag-negative" }, prediction.label);
 
 function rangeWords(outside) {
   if (!outside?.flagged) return "within";
@@ -162,13 +193,15 @@ function rangeWords(outside) {
 
 const percent = (share) => `${(100 * share).toFixed(4)}%`;
 
-function miniBar(value, threshold) {
+const thresholdLine = (limit, from, to) => limit !== null && shape("line", { class: "threshold", x1: percent(limit), x2: percent(limit), y1: from, y2: to });
+
+function miniBar(prediction, model) {
   return shape(
     "svg",
     { class: "mini", width: "100%", height: 8, "aria-hidden": "true", focusable: "false" },
     shape("rect", { class: "track", x: 0, y: 2, width: "100%", height: 4, rx: 2 }),
-    shape("rect", { class: value >= threshold ? "fill-positive" : "fill-negative", x: 0, y: 2, width: percent(value), height: 4, rx: 2 }),
-    shape("line", { class: "threshold", x1: percent(threshold), x2: percent(threshold), y1: 0, y2: 8 }),
+    shape("rect", { class: isPositive(prediction, model) ? "fill-positive" : "fill-negative", x: 0, y: 2, width: percent(prediction.probability), height: 4, rx: 2 }),
+    thresholdLine(model.limit, 0, 8),
   );
 }
 
@@ -194,35 +227,40 @@ export function detail({ result, name, model, explanation, failure }) {
 }
 
 function score(prediction, model) {
-  const isPositive = prediction.probability >= prediction.threshold;
-  const said = isPositive ? "at or above" : "below";
+  const missing = prediction.composite?.missing;
+  const said = isPositive(prediction, model) ? "at or above" : "below";
+  const decided = model.card.score ? `${model.card.score.name} ${short(prediction.score)}, ${said} the cutoff ${short(model.card.score.cutoff)}` : `${said} the threshold ${cut(prediction.threshold)}`;
   return make(
     "div",
     { class: "score" },
     make(
       "div",
       { class: "score-number" },
-      make("span", { class: "big", id: "probability", "data-value": prediction.probability }, probability(prediction.probability, prediction.threshold)),
-      make("span", { class: "score-words" }, `probability of ${model.positive}`),
+      make("span", { class: "big", id: "probability", "data-value": prediction.probability }, probability(prediction.probability, model.limit)),
+      make("span", { class: "score-words" }, model.probability),
     ),
     make(
       "div",
       { class: "score-scale" },
-      labelTag(prediction),
-      scale(prediction.probability, prediction.threshold),
-      make("p", { class: "quiet" }, `${said} the threshold ${cut(prediction.threshold)} · version ${prediction.model_version}`),
+      labelTag(prediction, model),
+      scale(prediction, model),
+      make("p", { class: "quiet" }, `${decided} · version ${prediction.model_version}`),
+      missing ? make("p", { class: "quiet", id: "missing" }, `${missing.part} is missing: answered ${missing.answered}`) : null,
     ),
   );
 }
 
-function scale(value, threshold) {
+function scale(prediction, model) {
+  const { probability: value } = prediction;
+  const side = isPositive(prediction, model) ? "positive" : "negative";
+  const limit = model.limit === null ? "" : `, threshold ${cut(model.limit)}`;
   return shape(
     "svg",
-    { class: "scale", width: "100%", height: 26, role: "img", "aria-label": `Probability ${probability(value, threshold)} on a scale from 0 to 1, threshold ${cut(threshold)}` },
+    { class: "scale", width: "100%", height: 26, role: "img", "aria-label": `Probability ${probability(value, model.limit)} on a scale from 0 to 1${limit}` },
     shape("rect", { class: "track", x: 0, y: 9, width: "100%", height: 8, rx: 4 }),
-    shape("rect", { class: value >= threshold ? "fill-positive" : "fill-negative", x: 0, y: 9, width: percent(value), height: 8, rx: 4 }),
-    shape("line", { class: "threshold", x1: percent(threshold), x2: percent(threshold), y1: 2, y2: 24 }),
-    shape("circle", { class: value >= threshold ? "dot dot-positive" : "dot dot-negative", cx: percent(value), cy: 13, r: 6 }),
+    shape("rect", { class: `fill-${side}`, x: 0, y: 9, width: percent(value), height: 8, rx: 4 }),
+    thresholdLine(model.limit, 2, 24),
+    shape("circle", { class: `dot dot-${side}`, cx: percent(value), cy: 13, r: 6 }),
   );
 }
 
@@ -269,7 +307,7 @@ const shortened = (text) => (text.length <= 60 ? text : `${text.slice(0, 60)}…
 // ---- features: value, range, contribution ----------------------------------------------------------------------------
 
 function driverTable(result, model, explanation, failure) {
-  const steps = explanation ? waterfall(explanation, result.prediction) : null;
+  const steps = explanation ? waterfall(explanation, result.prediction, model.limit) : null;
   const outside = new Map((result.prediction.out_of_distribution?.outside_range ?? []).map(({ feature, side }) => [feature, side]));
   const known = new Map(model.features.map((feature) => [feature.name, feature]));
   const leading = steps ? steps.features.map(({ feature }) => feature) : [...outside.keys()];
@@ -305,7 +343,7 @@ function otherFeatures(others, line) {
 }
 
 /** Where each bar starts and ends on the way from the base value to the probability. */
-export function waterfall(explanation, prediction) {
+export function waterfall(explanation, prediction, limit) {
   let at = explanation.base_value;
   const step = (shap) => {
     const from = at;
@@ -325,7 +363,7 @@ export function waterfall(explanation, prediction) {
     restCount: explanation.rest_count,
     sum: at,
     probability: prediction.probability,
-    threshold: prediction.threshold,
+    threshold: limit,
     place: (value) => (value - low + margin) / (high - low + 2 * margin),
   };
 }
@@ -343,7 +381,7 @@ function featureLine(feature, row, side, step, steps) {
     "tr",
     { class: side ? "outside" : null, "data-feature": feature.name },
     make("th", { scope: "row" }, breakable(feature.name), feature.unit ? make("span", { class: "unit" }, ` ${feature.unit}`) : null),
-    make("td", { class: "col-value" }, value === null || value === undefined ? make("span", { class: "quiet" }, "empty, filled in") : shortened(text.replace(/^-/, "−"))),
+    make("td", { class: "col-value" }, value === null || value === undefined ? make("span", { class: "quiet" }, feature.gap) : shortened(text.replace(/^-/, "−"))),
     make("td", { class: "col-strip" }, feature.range ? strip(feature.range, value) : null, side ? make("span", { class: "unlike" }, `${side} training range`) : null),
     make("td", { class: "col-bar" }, step ? bar(step, steps) : null),
     make("td", { class: "col-change" }, step ? signed(step.shap) : null),
@@ -372,7 +410,7 @@ function totalLine(title, words, value, steps, kind) {
 
 function frame(steps, label, ...shapes) {
   const lines = [shape("line", { class: "base-line", x1: percent(steps.place(steps.base)), x2: percent(steps.place(steps.base)), y1: 0, y2: "100%" })];
-  const threshold = steps.place(steps.threshold);
+  const threshold = steps.threshold === null ? 0 : steps.place(steps.threshold);
   if (threshold > 0 && threshold < 1) lines.push(shape("line", { class: "threshold-line", x1: percent(threshold), x2: percent(threshold), y1: 0, y2: "100%" }));
   return shape("svg", { class: "bar", role: "img", "aria-label": label }, lines, shapes);
 }

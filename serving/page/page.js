@@ -64,14 +64,18 @@ async function fetchModel(name) {
 
 /** What the page needs of a model's description and its contract. */
 function modelOf(described, agreed) {
-  const features = agreed.features.map((feature) => ({ name: feature.name, unit: feature.unit ?? null, range: feature, levels: feature.levels ?? [], may_be_null: feature.may_be_null }));
+  const { card } = described;
+  const gap = card.composite ? "missing" : "empty, filled in";
+  const features = agreed.features.map((feature) => ({ name: feature.name, unit: feature.unit ?? null, range: feature, levels: feature.levels ?? [], may_be_null: feature.may_be_null, gap }));
   const aliases = agreed.features.flatMap(({ name, aliases: others }) => (others ?? []).map((other) => [other, name]));
   return {
     name: described.name,
     version: String(described.version),
-    card: described.card,
-    threshold: described.card.threshold,
-    positive: described.card.positive_label,
+    card,
+    threshold: card.threshold,
+    limit: card.score ? null : card.threshold, // a score with a cutoff of its own decides before the probability does
+    positive: card.positive_label,
+    probability: card.horizon == null ? `probability of ${card.positive_label}` : `risk of the event by ${draw.short(card.horizon)} ${card.time_unit ?? ""}`.trim(),
     caution: described.research_use_only || CAUTION,
     missing: agreed.missing,
     aliases: new Map(aliases),
@@ -87,7 +91,7 @@ function setModel(model) {
   if (model === null) return;
   $("about-title").textContent = model.name;
   $("about-version").textContent = `version ${model.version}`;
-  $("about-endpoint").textContent = `Predicts: ${model.card.endpoint}. A probability at or above the threshold is called ${model.positive}.`;
+  $("about-endpoint").textContent = draw.aim(model);
   $("pending").replaceChildren(...draw.pending(state.pending.get(model.name), model.version));
   $("facts").replaceChildren(...draw.facts(model));
   $("card").replaceChildren(...draw.cardLines(model));
@@ -215,7 +219,7 @@ function note(row, answered) {
 
 function summary() {
   const scored = state.results.filter(({ prediction }) => prediction);
-  const positive = scored.filter(({ prediction }) => prediction.probability >= prediction.threshold).length;
+  const positive = scored.filter(({ prediction }) => draw.isPositive(prediction, state.model)).length;
   const unlike = scored.filter(({ prediction }) => prediction.out_of_distribution?.flagged).length;
   const refused = state.results.length - scored.length;
   const parts = [`${count(scored.length)} of ${count(state.results.length)} rows scored: ${count(positive)} called ${state.model.positive}`];
@@ -242,7 +246,7 @@ function progress(done, all) {
 
 const FILTERS = {
   all: () => true,
-  positive: ({ prediction }) => prediction !== null && prediction.probability >= prediction.threshold,
+  positive: ({ prediction }) => prediction !== null && draw.isPositive(prediction, state.model),
   unlike: ({ prediction }) => prediction?.out_of_distribution?.flagged === true,
   refused: ({ problem }) => problem !== null,
 };
@@ -265,7 +269,7 @@ function drawRows() {
   const { idColumn } = state.table;
   const hadFocus = document.activeElement?.classList.contains("row-name");
   $("rows-id").textContent = idColumn === null ? "Row" : state.table.header[idColumn];
-  $("rows").replaceChildren(...shown.map((result) => draw.rowLine(result, nameOf(result.row, idColumn), result.row.number === state.chosen, state.model.threshold, open)));
+  $("rows").replaceChildren(...shown.map((result) => draw.rowLine(result, nameOf(result.row, idColumn), result.row.number === state.chosen, state.model, open)));
   if (shown.length === 0) $("rows").append(draw.make("tr", {}, draw.make("td", { colspan: 4, class: "quiet" }, "No such row.")));
   if (hadFocus) $("rows").querySelector("[aria-current]")?.focus();
   $("pager").hidden = pages === 1;
@@ -294,7 +298,7 @@ function select(number) {
   explainChosen();
   const { prediction, problem } = state.results[number];
   const name = nameOf(state.results[number].row, state.table.idColumn);
-  $("spoken").textContent = problem ? `${name}: refused. ${problem.detail}` : prediction ? `${name}: probability ${draw.probability(prediction.probability, prediction.threshold)}, ${prediction.label}.` : "";
+  $("spoken").textContent = problem ? `${name}: refused. ${problem.detail}` : prediction ? `${name}: probability ${draw.probability(prediction.probability, state.model.limit)}, ${prediction.label}.` : "";
 }
 
 function step(event) {
@@ -357,7 +361,7 @@ function template() {
 
 function download() {
   const { model, table } = state;
-  const header = ["row", "id", "probability", "threshold", "label", "model", "model_version", "unlike_training", "distance", "distance_limit", "outside_range", "driven_by", "problem", "note"];
+  const header = ["row", "id", "probability", "threshold", "label", "model", "model_version", "unlike_training", "distance", "distance_limit", "outside_range", "driven_by", "problem", "note", ...(model.card.score ? ["score"] : [])];
   const lines = state.results.map(({ row, prediction, problem }) => {
     const outside = prediction?.out_of_distribution;
     return [
@@ -375,6 +379,7 @@ function download() {
       outside?.drivers.join("; "),
       problem && [problem.detail, ...problem.errors.map(({ feature, detail }) => `${feature} ${detail}`.trim())].join(" "),
       model.caution,
+      ...(model.card.score ? [prediction?.score] : []),
     ];
   });
   save(`${fileName(model.name)}-version-${fileName(model.version)}-scores.csv`, csv([header, ...lines]));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -58,7 +59,14 @@ def rows_like_training(number: int, seed: int = 1) -> list[dict[str, float]]:
     return [dict(zip(FEATURES, row, strict=True)) for row in values.tolist()]
 
 
-def register(bundle: ModelBundle, root: Path, name: str = NAME, alias: str | None = None) -> Registered:
+def register(
+    bundle: ModelBundle,
+    root: Path,
+    name: str = NAME,
+    alias: str | None = None,
+    golden: np.ndarray | None = None,
+    components: Mapping[str, Path] | None = None,
+) -> Registered:
     """Save a bundle as the artifact of a run and register it, as the next version of its name."""
     switch_telemetry_off()
     from mlflow import MlflowClient
@@ -69,7 +77,7 @@ def register(bundle: ModelBundle, root: Path, name: str = NAME, alias: str | Non
     chosen = experiment.experiment_id if experiment else client.create_experiment("tests", (root / "artifacts").as_uri())
     run = client.create_run(chosen)
     folder = Path(run.info.artifact_uri.removeprefix("file://")) / "bundle"
-    save_bundle(bundle, folder, golden=np.zeros((2, len(FEATURES))))
+    save_bundle(bundle, folder, np.zeros((2, len(FEATURES))) if golden is None else golden, components)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     version = client.create_model_version(name, source=f"{run.info.artifact_uri}/bundle", run_id=run.info.run_id)
