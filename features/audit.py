@@ -13,6 +13,8 @@ from features.settings import Settings
 
 OUTCOME_LIKE_AUC = 0.99
 FEW_PER_CLASS = 10
+# Two rounded numbers of different patients are often equal.
+FEWEST_TO_TELL_A_COPY = 3
 NAMED_SO = re.compile(r"(^|[^a-z])(id|pid|uid|mrn|nr|no|number|index|case|record)([^a-z]|$)", re.IGNORECASE)
 
 
@@ -160,6 +162,8 @@ def _duplicate_columns(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def _duplicate_rows(cohort: Cohort) -> tuple[tuple[str, ...], ...]:
+    if cohort.features.shape[1] < FEWEST_TO_TELL_A_COPY:
+        return ()
     keys = pd.util.hash_pandas_object(cohort.features, index=False)
     groups = keys[keys.duplicated(keep=False)].groupby(keys, sort=False).groups.values()
     return tuple(tuple(map(str, group)) for group in groups if len(set(cohort.patients.loc[group])) > 1)

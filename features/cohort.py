@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from features.columns import column, meant
 from features.errors import InputError, did_you_mean
 from features.extracted import BARRED, ExtractionRecord, joint_hash
 from features.imaging.source import ImageSource
@@ -74,7 +75,7 @@ class BinaryEndpoint(Settings):
 
     def label(self, frame: pd.DataFrame) -> Labelling:
         """1 where the column has the positive value, 0 where it has the other, NaN where it has none."""
-        values = _column(frame, self.column, "cohort.endpoint.column")
+        values = column(frame, self.column, "cohort.endpoint.column")
         present = values.dropna()
         shown = ", ".join(repr(value) for value in sorted(map(str, present.unique()))[:5]) or "none"
         if present.nunique() > 2:
@@ -82,7 +83,7 @@ class BinaryEndpoint(Settings):
                 f"Column {self.column!r} has {present.nunique()} different values ({shown}); a binary endpoint needs two. "
                 "Recode it, or empty the cell in rows of the other classes: they are then left out."
             )
-        positive = present.map(lambda value: _same_if_equal(value) == _same_if_equal(self.positive))
+        positive = present.map(lambda value: meant(value) == meant(self.positive))
         quotes = " (in quotes, if it is a word such as yes or on)" if isinstance(self.positive, bool) else ""
         if present.nunique() == 2 and not positive.any():
             raise InputError(
@@ -357,6 +358,8 @@ def _assemble(
     site, protocol = _site(settings, frame), _described(frame, settings.acquisition, "cohort.acquisition")
     clinical = _described(frame, settings.clinical, "cohort.clinical")
     patients = _patients(patient, frame)
+    if times is not None:
+        _refuse_several_outcomes(patients, times, labels)
     named = (settings.site, *settings.acquisition, *settings.clinical)
     no_features = {*labelling.used, patient, *named, *(record.patient for record in records)}
     no_features |= {name for name, feature in described.items() if feature.family in BARRED}
@@ -399,6 +402,16 @@ def _left_out(genes: list[str]) -> tuple[str, ...]:
     return (f"{len(genes)} genes of published signatures were left out ({genes[0]!r} first).",) if genes else ()
 
 
+def _refuse_several_outcomes(patients: pd.Series, times: pd.Series, labels: pd.Series) -> None:
+    """A patient with several samples has one time to the event."""
+    outcomes = pd.DataFrame({"time": times, "event": labels}).groupby(patients).nunique().max(axis=1)
+    several = outcomes.index[outcomes > 1]
+    if len(several):
+        raise InputError(
+            f"Patient {several[0]!r} has samples with different times or events; a patient has one outcome: correct the rows."
+        )
+
+
 def _wanted(patterns: tuple[str, ...] | None, columns: pd.Index, also: tuple[str, ...]) -> list[str]:
     """Columns that the study names as features, or all; and scores, which are features anyhow."""
     if patterns is None:
@@ -426,19 +439,19 @@ def _with_score(frame: pd.DataFrame, patient: str | None, name: str, scores: pd.
     return scored
 
 
-def _patients(column: str | None, frame: pd.DataFrame) -> pd.Series:
-    if column in (None, frame.index.name):
+def _patients(name: str | None, frame: pd.DataFrame) -> pd.Series:
+    if name in (None, frame.index.name):
         return pd.Series(frame.index.astype(str), index=frame.index, name="patient")
-    patients = _column(frame, column, "cohort.patient")
+    patients = column(frame, name, "cohort.patient")
     if patients.isna().any():
-        raise InputError(f"Sample {patients.index[patients.isna()][0]!r} has no value in {column!r}; say whose it is.")
+        raise InputError(f"Sample {patients.index[patients.isna()][0]!r} has no value in {name!r}; say whose it is.")
     return patients.astype(str).rename("patient")
 
 
 def _site(settings: CohortSettings, frame: pd.DataFrame) -> pd.Series | None:
     if settings.site is None:
         return None
-    site = _column(frame, settings.site, "cohort.site")
+    site = column(frame, settings.site, "cohort.site")
     if site.isna().any():
         raise InputError(f"Sample {site.index[site.isna()][0]!r} has no value in {settings.site!r}; say where it was measured.")
     return site.astype(str)
@@ -446,7 +459,7 @@ def _site(settings: CohortSettings, frame: pd.DataFrame) -> pd.Series | None:
 
 def _described(frame: pd.DataFrame, names: tuple[str, ...], key: str) -> pd.DataFrame:
     """Columns as numbers where all values are, else as words."""
-    columns = {name: _column(frame, name, key) for name in names}
+    columns = {name: column(frame, name, key) for name in names}
     numeric = {name: pd.to_numeric(values, errors="coerce") for name, values in columns.items()}
     chosen = {
         name: numeric[name].astype(float) if numeric[name].notna().equals(values.notna()) else _words(values)
@@ -496,17 +509,3 @@ def _numbers(features: pd.DataFrame, where: str) -> pd.DataFrame:
 def _text_columns(settings: CohortSettings) -> tuple[str, ...]:
     """Read as written, or patient 007 of one table would be patient 7 of another, and held out in one of them only."""
     return tuple(name for name in (settings.patient, settings.site) if name)
-
-
-def _same_if_equal(value: object) -> float | str:
-    """A label such that 1, 1.0, True and '1' are the same: a column of 0 and 1 is read as floats when a row has none."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def _column(frame: pd.DataFrame, name: str, key: str) -> pd.Series:
-    if name not in frame.columns:
-        raise InputError(f"Column {name!r} ({key}) is not in the table{did_you_mean(name, list(frame.columns))}.")
-    return frame[name]

@@ -3,13 +3,13 @@
 Both are transformers learnt from training samples alone. They hold plain arrays, so that a shipped model needs no library
 of harmonisation, and what they make of a sample never depends on the other samples that are transformed with it.
 
-To add one: a class with ``kind``, ``inputs`` and ``estimator``, and its name in ``Harmoniser``.
+To add one: a class with ``kind``, ``inputs`` and ``estimator``, and its name in ``features.platforms.Harmoniser``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -624,7 +624,6 @@ class CombatHarmoniser(Settings):
         return SiteAlignment(len(features), self.unseen_site, reference, self.minimum_cases, levels)
 
 
-Harmoniser = Annotated[RegressionHarmoniser | CombatHarmoniser, Field(discriminator="kind")]
 
 
 def _concerns(parameter: str | None, feature: str | None) -> bool:

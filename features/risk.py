@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -32,110 +31,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from features.outcome import is_survival
+from features.partial_likelihood import Derivatives, PartialLikelihood, RiskSets, highest
 
 # The largest slope of an unpenalised fit, per standard deviation. Where every event precedes what it should under the model
 # (a monotone likelihood), there is no finite estimate, and a hazard ratio of 22000 says as much.
 STEEPEST = 10.0
-MOST_STEPS, MOST_HALVINGS, MOST_STARTS, SETTLED = 100, 40, 10, 1e-10
-# Directions of less curvature than this share of the greatest are rounding: a feature that repeats another.
-SINGULAR = 1e-12
-# A log relative hazard this far below the greatest counts as no hazard, and its inverse is still a number.
-LOWEST = -300.0
+MOST_STARTS = 10
 # Of the logarithm of time: if all events are at one time, any smaller scale fits better, and none is right.
 NARROWEST = 1e-2
 Distribution = Literal["normal", "logistic"]
-
-
-@dataclass(frozen=True)
-class RiskSets:
-    """Who was at risk when: what Cox's partial likelihood and Breslow's baseline hazard need of an outcome.
-
-    Attributes
-    ----------
-    order : ndarray of int, shape (n_samples,)
-        Samples by time; every other array is in this order.
-    event : ndarray of bool, shape (n_samples,)
-    starts : ndarray of int, shape (n_times,)
-        Position of the first sample of each time: it and all after it are at risk.
-    moment : ndarray of int, shape (n_samples,)
-        Which of those times is the sample's.
-    tied : ndarray of float, shape (n_samples,)
-        Of an event, how many others of its time come before it, over how many events that time has (Efron); else 0.
-    """
-
-    order: np.ndarray
-    event: np.ndarray
-    starts: np.ndarray
-    moment: np.ndarray
-    tied: np.ndarray
-
-    @classmethod
-    def of(cls, time: np.ndarray, event: np.ndarray) -> RiskSets:
-        """Risk sets of follow-up times and events."""
-        order = np.argsort(time, kind="stable")
-        event = event[order]
-        _, starts, moment = np.unique(time[order], return_index=True, return_inverse=True)
-        seen = np.cumsum(event)
-        before, together = (seen - event) - (seen - event)[starts][moment], np.add.reduceat(event.astype(int), starts)[moment]
-        return cls(order, event, starts, moment, np.where(event, before / np.maximum(together, 1), 0.0))
-
-    def loss(self, X: np.ndarray, coefficients: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Minus the log partial likelihood per sample, ties by Efron, with its gradient and its matrix of second derivatives.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n_samples, n_features)
-            Sorted by `order`.
-        coefficients : ndarray of shape (n_features,)
-
-        Returns
-        -------
-        float, ndarray of shape (n_features,), ndarray of shape (n_features, n_features)
-        """
-        linear = X @ coefficients
-        highest = linear.max()
-        hazard = np.exp(np.maximum(linear - highest, LOWEST))
-        denominator = self.at_risk(hazard)
-        shares = np.where(self.event, 1 / denominator, 0.0)
-        until = np.cumsum(np.add.reduceat(shares, self.starts))[self.moment]
-        expected = hazard * (until - np.where(self.event, self._of_a_time(shares * self.tied), 0.0))
-        means = (self.at_risk(hazard[:, None] * X) / denominator[:, None])[self.event]
-        value = float(np.sum((np.log(denominator) + highest - linear)[self.event]))
-        curvature = (X.T * expected) @ X - means.T @ means
-        return value / len(X), X.T @ (expected - self.event) / len(X), curvature / len(X)
-
-    def at_risk(self, weight: np.ndarray) -> np.ndarray:
-        """Sum of weights over those at risk at each sample's time, less the share of the tied events that come before it.
-
-        Parameters
-        ----------
-        weight : ndarray of shape (n_samples,) or (n_samples, n_columns)
-            Sorted by `order`.
-
-        Returns
-        -------
-        ndarray of the same shape
-            Of use at events.
-        """
-        total = np.cumsum(weight[::-1], axis=0)[::-1][self.starts][self.moment]
-        return np.asarray(total - (self._of_a_time((weight.T * self.event).T).T * self.tied).T)
-
-    def _of_a_time(self, values: np.ndarray) -> np.ndarray:
-        """Sum over the samples of the same time: not by cumulative sums, whose differences lose what is small."""
-        return np.asarray(np.add.reduceat(values, self.starts, axis=0)[self.moment])
-
-    def cumulative_hazard(self, linear: np.ndarray, among: np.ndarray) -> float:
-        """Breslow's estimate of the cumulative hazard of a sample whose log relative hazard is 0.
-
-        Parameters
-        ----------
-        linear : ndarray of shape (n_samples,)
-            Log relative hazards, in the order in which the samples were given.
-        among : ndarray of bool, shape (n_samples,)
-            Samples whose events count: those by the horizon.
-        """
-        at_risk = np.cumsum(np.exp(linear[self.order])[::-1])[::-1][self.starts][self.moment]
-        return float(np.sum((self.event & among[self.order]) / at_risk))
 
 
 def cox_coefficients(X: np.ndarray, y: np.ndarray, penalty: float = 0.0, l1_ratio: float = 0.0) -> np.ndarray:
@@ -167,61 +71,40 @@ def cox_coefficients(X: np.ndarray, y: np.ndarray, penalty: float = 0.0, l1_rati
     >>> cox_coefficients(np.array([[1.0], [0], [1], [0]]), y).round(4)
     array([0.9406])
     """
-    risk_sets = RiskSets.of(y["time"], y["event"])
-    spread = X.std(axis=0)
-    # Without a penalty the units change nothing but how soon the optimum is found.
-    unit = np.where((spread > 0) & (penalty == 0), spread, 1.0)
-    z, ridge, lasso = ((X - X.mean(axis=0)) / unit)[risk_sets.order], penalty * (1 - l1_ratio), penalty * l1_ratio
+    likelihood = PartialLikelihood(X, y["time"], y["event"])
+    ridge, lasso = len(y) * penalty * (1 - l1_ratio), len(y) * penalty * l1_ratio
 
-    def loss(coefficients: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        value, gradient, curvature = risk_sets.loss(z, coefficients)
-        value += ridge / 2 * float(coefficients @ coefficients)
-        return value, gradient + ridge * coefficients, curvature + ridge * np.eye(len(unit))
+    def at(coefficients: np.ndarray) -> Derivatives:
+        here = likelihood.at(coefficients)
+        return Derivatives(
+            here.log_likelihood - ridge / 2 * float(coefficients @ coefficients),
+            here.score - ridge * coefficients,
+            here.information + ridge * np.eye(len(coefficients)),
+        )
 
     with threadpool_limits(1, "blas"):  # many small products, each slower on two threads than on one
         if lasso > 0:
-            return _lasso(loss, lasso, len(unit))
-        return _newton(loss, len(unit), STEEPEST if penalty == 0 else np.inf) / unit
+            return _lasso(at, lasso, len(y), X.shape[1])
+        spread = X.std(axis=0)
+        bound = STEEPEST / np.where(spread > 0, spread, 1.0) if penalty == 0 else np.inf
+        return highest(at, np.sqrt(likelihood.scale**2 + ridge), bound)[0]
 
 
-Loss = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
-
-
-def _newton(loss: Loss, size: int, bound: float) -> np.ndarray:
-    """Minimum of a convex function from 0 by Newton's steps, halved until they lead down."""
-    at = np.zeros(size)
-    value, gradient, curvature = loss(at)
-    for _ in range(MOST_STEPS):
-        step = np.linalg.lstsq(curvature, -gradient, rcond=SINGULAR)[0]
-        for _ in range(MOST_HALVINGS):
-            there = np.clip(at + step, -bound, bound)
-            found = loss(there)
-            if found[0] <= value:
-                break
-            step = step / 2
-        else:
-            return at
-        moved = np.abs(there - at).max(initial=0.0)
-        at, (value, gradient, curvature) = there, found
-        if moved < SETTLED:
-            break
-    return at
-
-
-def _lasso(loss: Loss, lasso: float, size: int) -> np.ndarray:
-    """Minimum of a convex function plus ``lasso * sum |b|``, from 0.
+def _lasso(at: Callable[[np.ndarray], Derivatives], lasso: float, n_samples: int, size: int) -> np.ndarray:
+    """Where a concave log-likelihood less ``lasso * sum |b|`` is highest, from 0.
 
     The coefficients are written as differences of two parts of at least 0, in which the penalty is linear.
     """
 
-    def in_parts(parts: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient, _ = loss(parts[:size] - parts[size:])
-        return value + lasso * float(parts.sum()), np.concatenate([gradient, -gradient]) + lasso
+    def loss(parts: np.ndarray) -> tuple[float, np.ndarray]:
+        here = at(parts[:size] - parts[size:])
+        slope = np.concatenate([-here.score, here.score]) + lasso
+        return (lasso * float(parts.sum()) - here.log_likelihood) / n_samples, slope / n_samples
 
     options = {"ftol": 1e-13, "gtol": 1e-8, "maxiter": 1000}
     parts, value = np.zeros(2 * size), np.inf
     for _ in range(MOST_STARTS):  # where both parts have grown the steps may end too soon: take off what they have in common
-        found = minimize(in_parts, parts, jac=True, method="L-BFGS-B", bounds=[(0, None)] * (2 * size), options=options)
+        found = minimize(loss, parts, jac=True, method="L-BFGS-B", bounds=[(0, None)] * (2 * size), options=options)
         if found.fun >= value:
             break
         value, common = found.fun, np.minimum(found.x[:size], found.x[size:])

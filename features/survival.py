@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from features.errors import InputError, did_you_mean
+from features.columns import column
+from features.columns import meant as meant_by
+from features.errors import InputError
 from features.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,6 +68,17 @@ class SurvivalEndpoint(Settings):
             raise ValueError(f"column {self.time!r} is named as time and as event; name one column for each")
         return self
 
+    @model_validator(mode="after")
+    def _a_value_means_one_thing(self) -> Self:
+        named = [self.positive, *self.competing, *([] if self.censored is None else [self.censored])]
+        meant = [meant_by(one) for one in named]
+        twice = [one for one, value in zip(named, meant, strict=True) if meant.count(value) > 1]
+        if twice:
+            raise ValueError(
+                f"value {twice[0]!r} of the event is there twice in positive, competing and censored; it cannot mean two things"
+            )
+        return self
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the outcome is made from."""
@@ -106,7 +119,7 @@ class SurvivalEndpoint(Settings):
         )
 
     def _times(self, frame: pd.DataFrame) -> pd.Series:
-        given = _column(frame, self.time, "cohort.endpoint.time")
+        given = column(frame, self.time, "cohort.endpoint.time")
         times = pd.to_numeric(given, errors="coerce").astype(float)
         text = times.isna() & given.notna()
         if text.any() or np.isinf(times).any():
@@ -125,13 +138,13 @@ class SurvivalEndpoint(Settings):
 
     def _states(self, frame: pd.DataFrame) -> pd.Series:
         """0 last seen without the event, 1 event, 2 competing event, NaN unknown."""
-        values = _column(frame, self.event, "cohort.endpoint.event")
-        present = values.dropna().map(_comparable)
+        values = column(frame, self.event, "cohort.endpoint.event")
+        present = values.dropna().map(meant_by)
         states = pd.Series(0.0, index=present.index)
-        states[present == _comparable(self.positive)] = 1.0
-        states[present.isin([_comparable(one) for one in self.competing])] = 2.0
+        states[present == meant_by(self.positive)] = 1.0
+        states[present.isin([meant_by(one) for one in self.competing])] = 2.0
         others = sorted(set(map(str, values.dropna()[states == 0])))
-        meant = None if self.censored is None else _comparable(self.censored)
+        meant = None if self.censored is None else meant_by(self.censored)
         unexplained = others if meant is None else sorted(set(map(str, values.dropna()[(states == 0) & (present != meant)])))
         if (meant is None and len(others) > 1) or (meant is not None and unexplained):
             raise InputError(
@@ -152,23 +165,9 @@ class SurvivalEndpoint(Settings):
                 "or set cohort.endpoint.zero_times to half_of_shortest or leave_out."
             )
         if self.zero_times == "leave_out":
-            return times.mask(zero), (f"{count} with a follow-up of zero had no time to have the event and were left out.",)
+            return times.mask(zero), (f"Left out for a follow-up of zero: {count}.",)
         half = float(times[times > 0].min()) / 2
-        return times.mask(zero, half), (f"{count} with a follow-up of zero count as followed for {half:g} {self.unit}.",)
-
-
-def _comparable(value: object) -> float | str:
-    """A value such that 1, 1.0, True and '1' are the same."""
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def _column(frame: pd.DataFrame, name: str, key: str) -> pd.Series:
-    if name not in frame.columns:
-        raise InputError(f"Column {name!r} ({key}) is not in the table{did_you_mean(name, list(frame.columns))}.")
-    return frame[name]
+        return times.mask(zero, half), (f"A follow-up of zero counts as {half:g} {self.unit} ({count}).",)
 
 
 def _shown(values: pd.Series) -> str:

@@ -1,67 +1,98 @@
-"""A stacked composite against either modality alone: the same recipe in the same resamples."""
+"""What a recipe is measured against: simpler recipes, or fewer features, in the same resamples of the same patients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from features.bundle import Estimate
 from features.cohort import Cohort
+from features.errors import InputError
+from features.signatures import coverage, find_signature, signatures
 from features.table import FeatureTable
 from training.config import Study
 from training.evaluation import Evaluation, all_measures, patient_resamples, validate_internally
-from training.progress import Progress
-from training.run import StudyResult
+from training.progress import Progress, Silence
+from training.recipe import Recipe
+from training.signature_recipe import SignatureRecipe
 from training.workers import Workers
 
 
 @dataclass(frozen=True)
-class AgainstAlone:
-    """What a recipe gains by both modalities over one.
+class Baseline:
+    """Something simpler, judged in the folds in which the study's recipe was judged.
 
     Attributes
     ----------
-    alone : Evaluation
-        Of the recipe with one modality's features, internal.
+    evaluation : Evaluation
+        Of the baseline, internal.
     difference : dict of str to Estimate
-        By metric: of both less of one, on the same patients in the same folds; intervals over resamples of patients.
+        By metric: of the study's recipe less that of the baseline, on the same patients in the same folds; intervals over
+        resamples of patients.
     """
 
-    alone: Evaluation
+    evaluation: Evaluation
     difference: dict[str, Estimate]
 
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "internal": {name: one.model_dump() for name, one in self.evaluation.estimates.items()},
+            "recipe_less_baseline": {name: one.model_dump() for name, one in self.difference.items()},
+        }
 
-def against_alone(
-    result: StudyResult, columns: Mapping[str, list[str]], workers: Workers, progress: Progress
-) -> dict[str, AgainstAlone]:
-    """Judge each modality alone in the folds in which both were judged.
+
+def signature_baselines(
+    study: Study, development: Cohort, judged: Evaluation, workers: Workers, progress: Progress | None = None
+) -> dict[str, Baseline]:
+    """Published signatures of which the table has at least half of the genes, or those that the study names.
 
     Parameters
     ----------
-    columns : mapping of str to list of str
-        Features of each modality.
+    development : Cohort
+    judged : Evaluation
+        Internal, of the study's own recipe.
+
+    Raises
+    ------
+    InputError
+        The study names a signature of which the table has too few genes.
     """
-    study, both = result.study, result.internal
-    if both is None:
-        return {}
-    development = result.cohort.subset(result.split.train)
-    found = {}
-    for modality, names in columns.items():
-        progress.stage(f"{modality} alone, in the same folds")
-        one = validate_internally(
-            study.recipe,
-            with_features(development, names),
-            study.evaluation,
-            study.rng("internal"),  # the generator that both were judged with: the same folds
-            workers,
-            progress,
-            study.compute.limits,
-        )
-        found[modality] = AgainstAlone(one, _difference(study, both, one))
+    progress, found = progress or Silence(), {}
+    for name in baseline_names(study, development):
+        progress.stage(f"signature {name}, in the same folds")
+        recipe = Recipe(signature=SignatureRecipe(signature=name))
+        found[name] = measured_against(study, recipe, development, judged, workers)
     return found
+
+
+def baseline_names(study: Study, cohort: Cohort) -> list[str]:
+    """Signatures that the study's recipe is to be compared with.
+
+    Without names in the study: all that were published as a rule (a score that is learnt from an imaging label is no
+    baseline), but for the one that the recipe is, and those of which less than half of the genes are there.
+    """
+    own = study.recipe.signature.signature if study.recipe.signature else None
+    if study.baselines is not None:
+        for name in study.baselines:
+            coverage(find_signature(name), cohort.features.columns)
+        return list(study.baselines)
+    published = [name for name in signatures() if name != own and not SignatureRecipe(signature=name).learns_from_outcome]
+    return [name for name in published if _is_there(name, cohort)]
+
+
+def measured_against(
+    study: Study, recipe: Recipe, development: Cohort, judged: Evaluation, workers: Workers, progress: Progress | None = None
+) -> Baseline:
+    """Judge another recipe, or the same one of other features, in the folds in which the study's own was judged."""
+    # The generator that the study's own recipe was judged with, so that the folds are the same.
+    rng, limits = study.rng("internal"), study.compute.limits
+    evaluation = validate_internally(recipe, development, study.evaluation, rng, workers, progress, limits)
+    return Baseline(evaluation, paired_differences(study, judged, evaluation))
 
 
 def with_features(cohort: Cohort, names: list[str]) -> Cohort:
@@ -69,14 +100,32 @@ def with_features(cohort: Cohort, names: list[str]) -> Cohort:
     return replace(cohort, table=FeatureTable(cohort.features[names], cohort.table.described))
 
 
-def _difference(study: Study, both: Evaluation, one: Evaluation) -> dict[str, Estimate]:
+def paired_differences(study: Study, first: Evaluation, second: Evaluation) -> dict[str, Estimate]:
+    """Differences of two evaluations of the same patients in the same folds, by metric; intervals over patients."""
     keys = ["repeat", "fold", "sample"]
-    first, second = (evaluation.predictions.sort_values(keys, kind="stable", ignore_index=True) for evaluation in (both, one))
-    assert first[keys].equals(second[keys])  # noqa: S101 - drawn with one generator
-    weights, _ = patient_resamples(first, study.evaluation.bootstrap, study.rng("against alone"))
-    every = np.vstack([np.ones((1, len(first))), weights])
-    measured = [all_measures(table, every, both.horizon) for table in (first, second)]
+    tables = [one.predictions.sort_values(keys, kind="stable", ignore_index=True) for one in (first, second)]
+    assert tables[0][keys].equals(tables[1][keys])  # noqa: S101 - drawn with one generator
+    weights, _ = patient_resamples(tables[0], study.evaluation.bootstrap, study.rng("paired differences"))
+    every = np.vstack([np.ones((1, len(tables[0]))), weights])
+    measured = [all_measures(table, every, first.horizon) for table in tables]
     return {name: _estimate(measured[0][name] - measured[1][name], study.evaluation.level) for name in measured[0]}
+
+
+def as_table(judged: Evaluation, baselines: Mapping[str, Baseline], own: str) -> pd.DataFrame:
+    """Headline measure of the recipe and of each baseline, and the differences, one row each."""
+    name = judged.headline
+    rows = {own: {"estimate": str(judged.estimates[name]), "difference": ""}}
+    for title, one in baselines.items():
+        rows[title] = {"estimate": str(one.evaluation.estimates[name]), "difference": str(one.difference[name])}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(name)
+
+
+def _is_there(name: str, cohort: Cohort) -> bool:
+    try:
+        coverage(signatures()[name], cohort.features.columns)
+    except InputError:
+        return False
+    return True
 
 
 def _estimate(values: np.ndarray, level: float) -> Estimate:
@@ -85,12 +134,3 @@ def _estimate(values: np.ndarray, level: float) -> Estimate:
         return Estimate(value=None, level=level, reason="undefined for one of the two")
     lower, upper = np.quantile(resamples, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value=float(value), lower=float(lower), upper=float(upper), level=level)
-
-
-def as_table(found: Mapping[str, AgainstAlone], both: Evaluation) -> pd.DataFrame:
-    """Headline measure of both, of each alone, and the differences, one row each."""
-    name = both.headline
-    rows = {"both": {"estimate": str(both.estimates[name]), "both less this": ""}}
-    for modality, one in found.items():
-        rows[f"{modality} alone"] = {"estimate": str(one.alone.estimates[name]), "both less this": str(one.difference[name])}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(name)

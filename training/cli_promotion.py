@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from features.bundle import RESEARCH_USE_ONLY
+from features.bundle import RESEARCH_USE_ONLY, Estimate
 from features.store import tracking_uri as store_address
 from training.cli import JSON, URI
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from training.external import ExternalValidation
     from training.gate import Verdict
     from training.promotion import Promotion
 
 ALIAS = click.option("--alias", default="champion", show_default=True, help="The alias to move.")
 SHOWN_SHIFTS = 10
+CALIBRATION = (
+    ("intercept", "Calibration in the large"),
+    ("slope", "Calibration slope"),
+    ("ratio", "Observed to expected"),
+)
+SURVIVAL_CALIBRATION = (("ratio", "Observed to expected by the horizon"),)  # the slope is one of the metrics
 STYLES = {"passed": "green", "failed": "bold red", "insufficient evidence": "bold yellow", "skipped": "dim"}
 
 
@@ -115,8 +123,9 @@ def audit(verify: bool, tracking_uri: str | None, as_json: bool) -> None:
 @click.option(
     "--on", "table", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Table: .csv, .tsv or .parquet."
 )
-@click.option("--label", required=True, help="Column with the outcome.")
-@click.option("--event", default="1", show_default=True, help="The value of --label that is the event.")
+@click.option("--label", help="Column with the outcome; of times to an event, of whether it happened (default: the study's).")
+@click.option("--event", help="The value of --label that is the event.  [default: 1, or the study's for times to an event]")
+@click.option("--time", help="Column with the follow-up, for a model of times to an event. Default: the study's.")
 @click.option("--patient", help="Column that says whose row it is; without it every row is a patient.")
 @click.option("--sample", help="Column that names the rows; default: that of the study, else the first if it can.")
 @URI
@@ -124,8 +133,9 @@ def audit(verify: bool, tracking_uri: str | None, as_json: bool) -> None:
 def validate(
     model: str,
     table: Path,
-    label: str,
-    event: str,
+    label: str | None,
+    event: str | None,
+    time: str | None,
     patient: str | None,
     sample: str | None,
     tracking_uri: str | None,
@@ -134,13 +144,14 @@ def validate(
     """Judge a frozen model (NAME@ALIAS, NAME:VERSION or a run) on patients from elsewhere, and record the result as a run.
 
     Nothing is learnt from the table and no column is guessed. Reported: what differs from training, all metrics with intervals,
-    calibration, and internal, held-out and external estimates side by side.
+    calibration, and internal, held-out and external estimates side by side; of times to an event also hazard ratios and what
+    the score adds to the study's clinical covariates, if the table has them. A composite takes its two biomarkers as columns.
     """
     from training.external import described, validate_externally
     from training.tracking import open_store
 
     store = open_store(_existing(tracking_uri))
-    found, run_id = validate_externally(store, model, table, label=label, event=event, patient=patient, sample=sample)
+    found, run_id = validate_externally(store, model, table, label=label, event=event, time=time, patient=patient, sample=sample)
     _print_json(described(found, run_id, store.uri)) if as_json else _print_validation(found, run_id)
 
 
@@ -235,10 +246,32 @@ def _print_validation(found: ExternalValidation, run_id: str) -> None:
         added = f"adding {found.intercept_update:+.3f} to every logit makes as many events expected as were seen"
         words = f"{added}; the model stays as it is"
         say(console, "Calibration in the large", words)
+    if found.prognosis is not None and why_not_estimable(found.external.predictions) is None:
+        _print_prognosis(console, found)
     for warning in found.warnings:
         say(console, "Warning", warning, "yellow")
     console.print(f"Recorded as run {run_id}", soft_wrap=True)
     console.print(RESEARCH_USE_ONLY, style="bold")
+
+
+def _print_prognosis(console: Console, found: ExternalValidation) -> None:
+    from training.console import say
+    from training.survival_report import prognosis_words
+
+    related, card = found.prognosis, found.model.card
+    if related is None:
+        return
+    for words in prognosis_words(related):
+        say(console, "Prognosis", words)
+    if related.calibration is None:
+        return
+    table = Table(title=f"Risk by {card.horizon:g} {card.time_unit or ''}".rstrip(), title_justify="left")
+    for heading in ("patients", "predicted", "observed (Kaplan-Meier)"):
+        table.add_column(heading, justify="right")
+    for row in related.calibration.to_dict("records"):
+        observed = Estimate(value=row["observed"], lower=row["lower"], upper=row["upper"]) if row["observed"] >= 0 else ""
+        table.add_row(f"{row['n']:g}", f"{row['expected']:.3f}", str(observed) or "nobody was followed so far")
+    console.print(table)
 
 
 def _shift_table(shown: list[Any], count: int) -> Table:
@@ -264,11 +297,7 @@ def _estimate_table(found: ExternalValidation) -> Table:
     for metric in found.external.estimates:
         shown = {side: str(one[metric]) if one and metric in one else "" for side, one in sides.items()}
         table.add_row(title_of(metric), *(shown | ({"external": "not estimable"} if few else {})).values())
-    for name, words in (
-        ("intercept", "Calibration in the large"),
-        ("slope", "Calibration slope"),
-        ("ratio", "Observed to expected"),
-    ):
+    for name, words in CALIBRATION if found.model.horizon is None else SURVIVAL_CALIBRATION:
         fits = [None if few and side == "external" else found.calibration.get(side) for side in sides]
         table.add_row(words, *("" if fit is None else str(getattr(fit, name)) for fit in fits))
     return table

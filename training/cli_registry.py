@@ -13,7 +13,7 @@ from features.files import write_whole
 from features.store import tracking_uri as store_address
 from training.cli import JSON, URI
 
-ON_OPTIONS = ("--label", "--event", "--patient", "--sample", "--learnt")
+ON_OPTIONS = ("--label", "--event", "--time", "--patient", "--sample", "--learnt")
 
 
 @click.command()
@@ -22,8 +22,13 @@ ON_OPTIONS = ("--label", "--event", "--patient", "--sample", "--learnt")
 @click.option(
     "--on", "table", type=click.Path(path_type=Path, dir_okay=False), help="Score all models on this labelled table first."
 )
-@click.option("--label", help="With --on: column of the outcome.")
-@click.option("--event", help="With --on: value of the outcome that is the event.  [default: 1]")
+@click.option(
+    "--label", help="With --on: column of the outcome; of times to an event, of whether it happened (default: the study's)."
+)
+@click.option(
+    "--event", help="With --on: value of --label that is the event.  [default: 1, or the study's for times to an event]"
+)
+@click.option("--time", help="With --on: column of the follow-up, for models of times to an event. Default: the study's.")
 @click.option("--patient", help="With --on: column that says whose row it is. Default: every row is a patient.")
 @click.option("--sample", help="With --on: column that names the rows. Default: that of the study, else the first if it can.")
 @click.option(
@@ -46,6 +51,7 @@ def compare(
     table: Path | None,
     label: str | None,
     event: str | None,
+    time: str | None,
     patient: str | None,
     sample: str | None,
     learnt: str | None,
@@ -64,18 +70,19 @@ def compare(
     \b
     Shown: what was learnt from what; every metric with its interval; calibration; decision curves; and, on the same
     patients only, differences with paired intervals, DeLong's p, Holm's adjustment, and who is called differently.
+    Models of times to an event: concordance, AUC and Brier score at the horizon, Kaplan-Meier curves (--html).
     Models that were judged on different patients are refused; score them on one labelled table with
-    --on TABLE --label COLUMN [--patient COLUMN].
+    --on TABLE --label COLUMN [--time COLUMN] [--patient COLUMN].
     """
     from training.compare import Resampling, load_models
     from training.compare import compare as compare_models
     from training.compare_report import as_html, print_comparison
     from training.compare_report import as_json as in_json
     from training.console import console_on
-    from training.labelled import read_labelled
+    from training.labelled import outcome_asked, read_labelled
     from training.tracking import open_store, store_exists
 
-    options = dict(zip(ON_OPTIONS, (label, event, patient, sample, learnt), strict=True))
+    options = dict(zip(ON_OPTIONS, (label, event, time, patient, sample, learnt), strict=True))
     _refuse_without_table(table, options)
     address = store_address(tracking_uri)
     if not store_exists(address):
@@ -84,7 +91,12 @@ def compare(
     usual = [name for model in judged for name in model.sample_columns]
     words = [feature.name for model in judged for feature in model.schema.with_levels]
     labelled = table and read_labelled(
-        table, label=str(label), event=event or "1", patient=patient, sample=sample, usual=usual, words=words
+        table,
+        outcome=outcome_asked(judged, label=label, event=event, time=time),
+        patient=patient,
+        sample=sample,
+        usual=usual,
+        words=words,
     )
     found = compare_models(judged, Resampling(bootstrap, level, seed), labelled, learnt or "refuse")  # type: ignore[arg-type]
     if html:
@@ -101,5 +113,3 @@ def _refuse_without_table(table: Path | None, options: dict[str, str | None]) ->
     given = [name for name, value in options.items() if value is not None]
     if table is None and given:
         raise InputError(f"{given[0]} says how to read a table, and none was named; name it with --on TABLE.")
-    if table is not None and options["--label"] is None:
-        raise InputError("--on TABLE needs the column of the outcome; name it with --label COLUMN.")

@@ -19,10 +19,17 @@ import pandas as pd
 from features.bundle import Estimate, load_bundle
 from features.errors import InputError
 from training.calibration import Calibration, calibration, decision_curve, reliability
-from training.evaluation import EvaluationSettings, evaluate, mann_whitney, patient_resamples
-from training.judged import JudgedModel, children_of, load_judged
-from training.labelled import NUMBERED, LabelledTable, rows_for, score_labelled
-from training.metrics import METRIC
+from training.evaluation import (
+    EvaluationSettings,
+    evaluate,
+    log_rank_of_calls,
+    mann_whitney,
+    metric_of,
+    patient_resamples,
+)
+from training.horizon import calibration_by_horizon, reliability_by_horizon
+from training.judged import JudgedModel, children_of, load_judged, signed_judgement
+from training.labelled import NUMBERED, LabelledTable, refuse_several_questions, rows_for, score_labelled
 from training.paired import (
     DeLong,
     bootstrap_p_value,
@@ -41,6 +48,7 @@ from training.paired import (
 from training.tracking import Store
 
 PAIRED_METRICS = ("roc_auc", "brier")
+SURVIVAL_PAIRED_METRICS = ("c_index", "uno_c", "auc_at_horizon", "brier_at_horizon")
 THRESHOLDS = np.arange(0.01, 0.995, 0.01)
 ROUNDING = 1e-9
 
@@ -82,9 +90,10 @@ class ComparedModel:
     estimates : dict of str to Estimate
         By metric; as recorded with the model, or anew on the common table.
     reliability, curve : DataFrame or None
-        See `training.calibration`.
+        See `training.calibration`, and `training.horizon` for times to an event, which have no decision curve here.
     p_value : float or None
-        Mann-Whitney test of probabilities between the classes.
+        Mann-Whitney test of probabilities between the classes; of times to an event, log-rank test between those who are called
+        and the others.
     unlike_training : float or None
         On a common table: share of its rows that the model's contract flags as unlike what it was trained on.
     """
@@ -110,6 +119,11 @@ class ComparedModel:
         """Samples, patients, patients with the event."""
         return (len(self.predictions), *patients_and_events(self.predictions))
 
+    @property
+    def rank(self) -> str:
+        """The metric by which models of its kind are compared first."""
+        return paired_metrics(self.judged.horizon)[0]
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -122,7 +136,8 @@ class Pair:
     delong : DeLong or None
         None where patients have several samples, or too few are there.
     p_value, adjusted : float or None
-        Of no difference of the AUC, by DeLong or else by the bootstrap; adjusted after Holm for several challengers.
+        Of no difference of the AUC (of times to an event, of the C-index), by DeLong or else by the bootstrap; adjusted after
+        Holm for several challengers.
     flips : DataFrame
         Samples that are called differently.
     """
@@ -185,6 +200,21 @@ class Comparison:
         """Whether these are models of several imaging sequences."""
         return _are_sequences([one.judged for one in self.models])
 
+    @property
+    def horizon(self) -> float | None:
+        """Of all models, where they are of times to an event."""
+        return self.models[0].judged.horizon
+
+    @property
+    def time_unit(self) -> str:
+        """Of the horizon."""
+        return self.models[0].judged.card.time_unit or "time"
+
+
+def paired_metrics(horizon: float | None) -> tuple[str, ...]:
+    """Measures of which differences are taken; by the first models are compared."""
+    return PAIRED_METRICS if horizon is None else SURVIVAL_PAIRED_METRICS
+
 
 def load_models(store: Store, references: Sequence[str]) -> list[JudgedModel]:
     """The models that are named; a run of several sequences stands for one model of each.
@@ -224,11 +254,12 @@ def compare(
     Raises
     ------
     InputError
-        The models were judged on different patients (and are not of different sequences), or the table holds samples that a
-        model learnt from.
+        The models answer different questions (classes, or times to an event by different horizons), or were judged on different
+        patients (and are not of different sequences), or the table holds samples that a model learnt from.
     BundleError
         With a table: a bundle is not what was saved.
     """
+    refuse_several_questions(models)
     if table is not None:
         table = _apart_from_development(models, table, learnt)
     shown = tuple(_scored(one, table, resampling) if table else _recorded(one, resampling) for one in models)
@@ -238,8 +269,8 @@ def compare(
     return Comparison(shown, resampling, pairs, unpaired, picked, table, _warnings(shown, table))
 
 
-def best_of(predictions: Mapping[str, pd.DataFrame], resampling: Resampling) -> Picked:
-    """The highest AUC among several models, corrected for having been picked as the highest.
+def best_of(predictions: Mapping[str, pd.DataFrame], resampling: Resampling, horizon: float | None = None) -> Picked:
+    """The highest AUC (of times to an event, C-index) among several models, corrected for having been picked as the highest.
 
     Patients of all models are resampled together. The value is the plain one less what, over the resamples, the picked one
     gained over its own AUC by being picked. The lower limit is a percentile whose level is lowered until, in all but
@@ -252,10 +283,12 @@ def best_of(predictions: Mapping[str, pd.DataFrame], resampling: Resampling) -> 
     ----------
     predictions : mapping of str to DataFrame
         By sequence; patients may be in some only.
+    horizon : float, optional
+        Of models of times to an event.
     """
-    names = list(predictions)
-    values = _areas_together(predictions, resampling)
-    plain = {name: estimate_from(values[:, k], resampling.level, METRIC["roc_auc"].undefined) for k, name in enumerate(names)}
+    names, rank = list(predictions), paired_metrics(horizon)[0]
+    values = _ranked_together(predictions, resampling, rank, horizon)
+    plain = {name: estimate_from(values[:, k], resampling.level, metric_of(rank).undefined) for k, name in enumerate(names)}
     first = int(np.nanargmax(values[0]))
     resamples = values[1:][np.isfinite(values[1:]).all(axis=1)]
     chosen = plain[names[first]]
@@ -275,29 +308,35 @@ def best_of(predictions: Mapping[str, pd.DataFrame], resampling: Resampling) -> 
 def flip_counts(changed: pd.DataFrame) -> dict[str, int]:
     """Calls that the challenger makes right and wrong, among events and non-events."""
     event = changed["label"] == 1
+    better, worse = changed["better"].eq(True), changed["better"].eq(False)
     return {
-        "events_gained": int((event & changed["better"]).sum()),
-        "events_lost": int((event & ~changed["better"]).sum()),
-        "non_events_gained": int((~event & changed["better"]).sum()),
-        "non_events_lost": int((~event & ~changed["better"]).sum()),
+        "events_gained": int((event & better).sum()),
+        "events_lost": int((event & worse).sum()),
+        "non_events_gained": int((~event & better).sum()),
+        "non_events_lost": int((~event & worse).sum()),
     }
 
 
-def _areas_together(predictions: Mapping[str, pd.DataFrame], resampling: Resampling) -> np.ndarray:
-    """AUC of every model (columns) as it is (first row) and in resamples of all patients together."""
+def _ranked_together(
+    predictions: Mapping[str, pd.DataFrame], resampling: Resampling, rank: str, horizon: float | None
+) -> np.ndarray:
+    """AUC or C-index of every model (columns) as it is (first row) and in resamples of all patients together."""
     tables = list(predictions.values())
     weights, _ = patient_resamples(pd.concat(tables, ignore_index=True), resampling.count, resampling.rng())
     every = np.vstack([np.ones((1, weights.shape[1])), weights])
     ends = np.cumsum([0, *map(len, tables)])
-    columns = [measured(one, "roc_auc", every[:, start:end]) for one, start, end in zip(tables, ends[:-1], ends[1:], strict=True)]
+    columns = [
+        measured(one, rank, every[:, start:end], horizon) for one, start, end in zip(tables, ends[:-1], ends[1:], strict=True)
+    ]
     return np.column_stack(columns)
 
 
 def _recorded(judged: JudgedModel, resampling: Resampling) -> ComparedModel:
     estimates = dict(judged.card.held_out)
-    if any(one.level != resampling.level for one in estimates.values()):  # intervals of another level than is asked for
-        settings = EvaluationSettings(bootstrap=resampling.count, level=resampling.level, internal=None)
-        estimates = evaluate(judged.predictions, settings, resampling.rng()).estimates
+    composite = judged.card.composite is not None  # its card has estimates over all repeats, and pairs are of one
+    if composite or any(one.level != resampling.level for one in estimates.values()):  # of another level than is asked for
+        settings = EvaluationSettings(bootstrap=max(100, resampling.count), level=resampling.level, internal=None)
+        estimates = evaluate(judged.predictions, settings, resampling.rng(), judged.horizon).estimates
     return _shown(judged, judged.predictions, estimates, resampling)
 
 
@@ -305,7 +344,7 @@ def _scored(judged: JudgedModel, table: LabelledTable, resampling: Resampling) -
     bundle = load_bundle(judged.bundle_folder)
     predictions = score_labelled(bundle, table)
     settings = EvaluationSettings(bootstrap=max(100, resampling.count), level=resampling.level, internal=None)
-    estimates = evaluate(predictions, settings, resampling.rng()).estimates
+    estimates = evaluate(predictions, settings, resampling.rng(), judged.horizon).estimates
     flagged = bundle.contract.judge(rows_for(bundle, table).to_numpy()).flagged
     return replace(_shown(judged, predictions, estimates, resampling), unlike_training=float(flagged.mean()))
 
@@ -319,6 +358,8 @@ def _shown(
         return ComparedModel(
             judged, predictions, reason, dict.fromkeys(estimates, none), None, Calibration(none, none, none), None, None
         )
+    if judged.horizon is not None:
+        return _shown_by_horizon(judged, predictions, estimates, resampling, judged.horizon)
     y, probability = predictions["label"].to_numpy(), predictions["probability"].to_numpy()
     return ComparedModel(
         judged=judged,
@@ -329,7 +370,23 @@ def _shown(
         calibration=calibration(predictions, resampling.rng(), resampling.count, resampling.level),
         reliability=reliability(predictions, resampling.level),
         curve=decision_curve(predictions, THRESHOLDS),
-        p_value=mann_whitney(predictions, judged.study.evaluation.alternative),
+        p_value=mann_whitney(predictions, judged.alternative),
+    )
+
+
+def _shown_by_horizon(
+    judged: JudgedModel, predictions: pd.DataFrame, estimates: dict[str, Estimate], resampling: Resampling, horizon: float
+) -> ComparedModel:
+    return ComparedModel(
+        judged=judged,
+        predictions=predictions,
+        not_estimable=None,
+        estimates=estimates,
+        delong=None,
+        calibration=calibration_by_horizon(predictions, horizon, resampling.rng(), resampling.count, resampling.level),
+        reliability=reliability_by_horizon(predictions, horizon, resampling.level),
+        curve=None,
+        p_value=log_rank_of_calls(predictions),
     )
 
 
@@ -362,16 +419,17 @@ def _pairs(models: Sequence[ComparedModel], resampling: Resampling) -> tuple[Pai
 def _pair(reference: ComparedModel, challenger: ComparedModel, resampling: Resampling) -> Pair:
     a, b = reference.predictions, challenger.predictions
     reason = why_not_estimable(a)
-    clustered = is_clustered(a)
+    horizon = reference.judged.horizon
+    metrics = paired_metrics(horizon)
     delong, p_value = None, None
-    differences = dict.fromkeys(PAIRED_METRICS, Estimate(value=None, level=resampling.level, reason=reason))
+    differences = dict.fromkeys(metrics, Estimate(value=None, level=resampling.level, reason=reason))
     if reason is None:
-        values = {name: paired_values(a, b, name, resampling.rng(), resampling.count) for name in PAIRED_METRICS}
-        differences = {name: estimate_from(found, resampling.level, METRIC[name].undefined) for name, found in values.items()}
-        delong = None if clustered else _delong(a, b, resampling.level)
-        p_value = delong.p_value if delong else bootstrap_p_value(values["roc_auc"])
+        values = {name: paired_values(a, b, name, resampling.rng(), resampling.count, horizon) for name in metrics}
+        differences = {name: estimate_from(found, resampling.level, metric_of(name).undefined) for name, found in values.items()}
+        delong = None if is_clustered(a) or horizon is not None else _delong(a, b, resampling.level)
+        p_value = delong.p_value if delong else bootstrap_p_value(values[reference.rank])
     origin: Literal["DeLong", "bootstrap over patients"] = "DeLong" if delong else "bootstrap over patients"
-    return Pair(reference.title, challenger.title, differences, delong, p_value, origin, None, flips(a, b), reason)
+    return Pair(reference.title, challenger.title, differences, delong, p_value, origin, None, flips(a, b, horizon), reason)
 
 
 def _delong(a: pd.DataFrame, b: pd.DataFrame, level: float) -> DeLong | None:
@@ -383,8 +441,8 @@ def _delong(a: pd.DataFrame, b: pd.DataFrame, level: float) -> DeLong | None:
 
 
 def _best_of_sequences(models: Sequence[ComparedModel], resampling: Resampling) -> Picked | None:
-    estimable = {str(one.judged.card.sequence): one.predictions for one in models if "roc_auc" in _defined(one)}
-    return best_of(estimable, resampling) if len(estimable) > 1 else None
+    estimable = {str(one.judged.card.sequence): one.predictions for one in models if one.rank in _defined(one)}
+    return best_of(estimable, resampling, models[0].judged.horizon) if len(estimable) > 1 else None
 
 
 def _defined(model: ComparedModel) -> set[str]:
@@ -424,7 +482,8 @@ def _warnings(models: Sequence[ComparedModel], table: LabelledTable | None) -> t
     first = models[0].judged
     for one in models:
         if not table and not _card_agrees(one):
-            found.append(f"{one.title}: the recorded predictions do not give the AUC on its card; train it again.")
+            name = metric_of(one.rank).title if one.judged.horizon is not None else "AUC"
+            found.append(f"{one.title}: the recorded predictions do not give the {name} on its card; train it again.")
         found += [f"{one.title}: {words}" for words in one.judged.card.warnings]
     for other in (model.judged for model in models[1:]):
         if other.card.endpoint != first.card.endpoint:
@@ -435,12 +494,26 @@ def _warnings(models: Sequence[ComparedModel], table: LabelledTable | None) -> t
         found.append(
             "Some patients have several samples: intervals and p values resample whole patients, DeLong's test is left out."
         )
-    return tuple(found)
+    return (*found, *_of_composites(models, table))
+
+
+def _of_composites(models: Sequence[ComparedModel], table: LabelledTable | None) -> list[str]:
+    """What is learnt from and judged on the same patients by design is no leak, but must be known."""
+    names = [one.title for one in models if one.judged.card.composite is not None]
+    if not names or table is not None:
+        return []
+    return [
+        f"A composite has no held-out patients ({', '.join(names)}): it is judged out of fold on the patients learnt from, each "
+        "score by a rule that was fitted without the patient. Intervals resample patients and not the fitting, and the risk was "
+        "fitted to these scores, so that its calibration is right here by construction: judge it on other patients (--on TABLE)."
+    ]
 
 
 def _card_agrees(model: ComparedModel) -> bool:
-    said = model.judged.card.held_out.get("roc_auc")
+    judged = model.judged
+    estimates, recorded = signed_judgement(judged.card, judged.predictions, judged.internal)
+    said = estimates.get(model.rank)
     if said is None or said.value is None:
         return True
-    found = measured(model.predictions, "roc_auc", np.ones((1, len(model.predictions))))[0]
+    found = measured(recorded, model.rank, np.ones((1, len(recorded))), judged.horizon)[0]
     return bool(abs(found - said.value) < ROUNDING)

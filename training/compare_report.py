@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from features.bundle import RESEARCH_USE_ONLY, Estimate
-from training.compare import ComparedModel, Comparison, Pair, Picked, flip_counts
-from training.metrics import METRIC, METRICS
+from training.compare import ComparedModel, Comparison, Pair, Picked, flip_counts, paired_metrics
+from training.compare_figures import drawn_figures
+from training.evaluation import metric_of
+from training.metrics import METRICS
 from training.paired import LEAST_EVENTS, LEAST_PATIENTS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from training.survival.metrics import SURVIVAL_METRICS
 
 NOT_ESTIMABLE = "not estimable"
 SAME = "the same"
@@ -29,9 +26,7 @@ SHORT = 12
 MOST_NAMED = 12
 N_E = "n.e."  # in a table of many narrow columns; its note says what it is
 TABLE_2 = {"accuracy": "acc.", "sensitivity": "sens.", "specificity": "spec.", "npv": "NPV", "ppv": "PPV", "f1": "F1"}
-# Okabe & Ito's colours, which the colour-blind can tell apart; with line styles, for print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":")
+SURVIVAL_TABLE_2 = {"uno_c": "Uno's C", "auc_at_horizon": "AUC(t)", "brier_at_horizon": "Brier(t)", "hazard_ratio": "HR"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ def about(found: Comparison) -> Section:
         rows.insert(1, ("rows unlike its training", lambda one: _percent(one.unlike_training)))
     written = [(name, [show(one) for one in models]) for name, show in rows]
     cells = [(name, *_or_same(row, exact=_is_count(name))) for name, row in written if any(row)]
-    judged_on = f"{found.table.path.name}, SHA-256 {found.table.digest[:SHORT]}" if found.table else "held-out patients"
+    judged_on = f"{found.table.path.name}, SHA-256 {found.table.digest[:SHORT]}" if found.table else _judged_on(found)
     same = ("judged on", judged_on, *[""] * (len(models) - 1))
     patients = ("same patients", "no" if found.unpaired else "yes", *[""] * (len(models) - 1))
     return Section("What is compared", ("", *_headings(found)), (same, patients, *cells))
@@ -90,17 +85,7 @@ def about(found: Comparison) -> Section:
 def performance(found: Comparison) -> Section:
     """Every metric of every model with its interval, and calibration."""
     level = _level(found)
-    rows: list[tuple[str, Callable[[ComparedModel], Estimate | None]]] = [
-        (METRIC[one.name].title, _estimate_of(one.name)) for one in METRICS
-    ]
-    rows.insert(1, ("ROC AUC (DeLong interval)", lambda one: one.delong))
-    rows += [
-        ("Calibration in the large (0)", lambda one: one.calibration.intercept),
-        ("Calibration slope (1)", lambda one: one.calibration.slope),
-        ("Observed / expected (1)", lambda one: one.calibration.ratio),
-        ("ROC AUC, internal", lambda one: (one.judged.card.internal or {}).get("roc_auc")),
-        ("Brier score, internal", lambda one: (one.judged.card.internal or {}).get("brier")),
-    ]
+    rows = _rows_of_classes() if found.horizon is None else _rows_by_horizon(found)
     cells = [
         (name, *(shown(show(one), one.not_estimable and "internal" not in name) for one in found.models)) for name, show in rows
     ]
@@ -108,28 +93,73 @@ def performance(found: Comparison) -> Section:
     few = [f"{one.title}: {one.not_estimable}." for one in found.models if one.not_estimable]
     if any(one.lower is not None and one.lower == one.upper for model in found.models for one in model.estimates.values()):
         few.append("An interval without width says that no resample held an error of that kind, not that there can be none.")
-    title = "Performance on the table" if found.table else "Performance on held-out patients"
+    title = "Performance on the table" if found.table else f"Performance on {_judged_on(found)}"
     return Section(title, ("", *_headings(found)), tuple(row for row in cells if any(row[1:])), (*notes, *few))
+
+
+Row = tuple[str, Callable[[ComparedModel], Estimate | None]]
+
+
+def _rows_of_classes() -> list[Row]:
+    rows: list[Row] = [(one.title, _estimate_of(one.name)) for one in METRICS]
+    rows.insert(1, ("ROC AUC (DeLong interval)", lambda one: one.delong))
+    return [
+        *rows,
+        ("Calibration in the large (0)", lambda one: one.calibration.intercept),
+        ("Calibration slope (1)", lambda one: one.calibration.slope),
+        ("Observed / expected (1)", lambda one: one.calibration.ratio),
+        ("ROC AUC, internal", _internal("roc_auc")),
+        ("Brier score, internal", _internal("brier")),
+    ]
+
+
+def _rows_by_horizon(found: Comparison) -> list[Row]:
+    right = {"calibration_slope": " (1)"}
+    rows: list[Row] = [(one.title + right.get(one.name, ""), _estimate_of(one.name)) for one in SURVIVAL_METRICS]
+    return [
+        *rows,
+        (f"Observed / expected by {found.horizon:g} {found.time_unit} (1)", lambda one: one.calibration.ratio),
+        *((f"{metric_of(name).title}, internal", _internal(name)) for name in ("c_index", "brier_at_horizon")),
+    ]
+
+
+def _internal(name: str) -> Callable[[ComparedModel], Estimate | None]:
+    return lambda one: (one.judged.card.internal or {}).get(name)
+
+
+def _judged_on(found: Comparison) -> str:
+    composites = _of_composites(found)
+    if composites == {False}:
+        return "held-out patients"
+    return "out-of-fold predictions" if composites == {True} else "held-out patients, composites on out-of-fold predictions"
+
+
+def _of_composites(found: Comparison) -> set[bool]:
+    return {one.judged.card.composite is not None for one in found.models}
 
 
 def differences(found: Comparison) -> Section:
     """Each further model against the first, on the same patients."""
     several = len(found.pairs) > 1
-    columns = ("challenger", "ROC AUC, difference", "p", *(("p (Holm)",) if several else ()), "Brier score, difference", "calls")
+    first, *others = paired_metrics(found.horizon)
+    headings = {name: f"{metric_of(name).title}, difference" for name in (first, *others)}
+    holm = ("p (Holm)",) if several else ()
+    columns = ("challenger", headings[first], "p", *holm, *(headings[name] for name in others), "calls")
     rows = tuple(
         (
             pair.challenger,
-            signed(pair.differences["roc_auc"], pair.not_estimable),
+            signed(pair.differences[first], pair.not_estimable),
             _p(pair.p_value),
             *((_p(pair.adjusted),) if several else ()),
-            signed(pair.differences["brier"], pair.not_estimable),
+            *(signed(pair.differences[name], pair.not_estimable) for name in others),
             flips_in_words(pair),
         )
         for pair in found.pairs
     )
     origins = " and ".join(dict.fromkeys(pair.p_origin for pair in found.pairs))
+    ranks = "the ROC AUC" if found.horizon is None else "concordance and AUC"
     notes = (
-        f"Challenger minus {found.models[0].title}; above 0 is better for the ROC AUC, below 0 for the Brier score. "
+        f"Challenger minus {found.models[0].title}; above 0 is better for {ranks}, below 0 for the Brier score. "
         f"{_level(found)} intervals over resamples of patients; p by {origins}"
         + (f", adjusted for {len(found.pairs)} challengers after Holm." if several else ".")
         + " Calls: samples that the challenger calls rightly where the reference does not (+), and the other way round (-).",
@@ -139,20 +169,22 @@ def differences(found: Comparison) -> Section:
 
 def by_sequence(found: Comparison) -> Section:
     """One row per sequence in the style of a published table, and the best corrected for having been picked."""
-    columns = ("sequence", "n", "events", "ROC AUC", "p", *TABLE_2.values())
+    rank, more = paired_metrics(found.horizon)[0], TABLE_2 if found.horizon is None else SURVIVAL_TABLE_2
+    columns = ("sequence", "n", "events", metric_of(rank).title, "p", *more.values())
     rows = [
         (
             str(one.judged.card.sequence),
             f"{len(one.judged.learnt_from)} / {one.counts[0]}",
             str(one.counts[2]),
-            shown(one.estimates.get("roc_auc"), one.not_estimable),
+            shown(one.estimates.get(rank), one.not_estimable),
             N_E if one.not_estimable else _p(one.p_value),
-            *(_plain(one.estimates.get(name), one.not_estimable) for name in TABLE_2),
+            *(_plain(one.estimates.get(name), one.not_estimable) for name in more),
         )
         for one in found.models
     ]
-    alternative = found.models[0].judged.study.evaluation.alternative
-    notes = [f"n: samples learnt from / judged. p: Mann-Whitney test of the probabilities ({alternative})."]
+    test = f"Mann-Whitney test of the probabilities ({found.models[0].judged.alternative})"
+    test = test if found.horizon is None else "log-rank test of the groups called"
+    notes = [f"n: samples learnt from / judged. p: {test}."]
     notes += [f"{N_E}: not estimable from fewer than {LEAST_PATIENTS} patients or {LEAST_EVENTS} with the event."]
     if found.picked:
         rows.append(_picked_row(found.picked, len(columns)))
@@ -191,10 +223,10 @@ def as_html(found: Comparison) -> str:
         research_use_only=RESEARCH_USE_ONLY,
         warnings=found.warnings,
         sections=sections(found),
-        plots=[(name, words, _data_uri(draw, found)) for name, words, draw in PLOTS],
+        plots=drawn_figures(found),
         pairs=[(pair, _flip_rows(pair)) for pair in found.pairs if len(pair.flips)],
         methods=methods(found),
-        references=REFERENCES,
+        references=references(found),
         versions=found.models[0].judged.versions,
     )
 
@@ -207,25 +239,50 @@ def methods(found: Comparison) -> str:
     recorded = f"as recorded with the models for their metrics, and with {made} for all else"
     sentences = [
         f"Intervals are percentile intervals ({_level(found)}) over resamples of whole patients "
-        f"({made if found.table else recorded}).",
-        "Calibration in the large is the intercept of a logistic regression of the outcome with the logit of the predicted "
-        "probability as offset; the slope is that of a logistic regression on this logit.",
-        "Decision curves show net benefit against treating all and treating none.",
+        f"({made if found.table or _of_composites(found) == {True} else recorded}).",
+        *_kind_of_methods(found),
         f"Nothing is estimated from fewer than {LEAST_PATIENTS} patients or {LEAST_EVENTS} patients with the event.",
     ]
     if found.pairs:
         test = "the same resamples, since patients have several samples" if clustered else "DeLong's test, two-sided"
+        test = test if found.horizon is None else "the same resamples"
         sentences.insert(
             1,
-            "Differences were taken within resamples drawn alike for both models; their p values for the ROC AUC are from "
+            f"Differences were taken within resamples drawn alike for both models; their p values for {_rank_of(found)} are from "
             f"{test}" + (f", adjusted after Holm for {len(found.pairs)} challengers." if several else "."),
         )
     if found.picked:
         sentences.append(
-            f"Of {found.picked.tried} sequences the one with the highest ROC AUC was picked; its corrected estimate subtracts "
+            f"Of {found.picked.tried} sequences the one with the highest {metric_of(found.models[0].rank).title} was picked; its "
+            "corrected estimate subtracts "
             "the mean gain from picking over resamples, and its lower limit is balanced over all, so that it holds for any."
         )
     return " ".join(sentences)
+
+
+def _rank_of(found: Comparison) -> str:
+    return "the ROC AUC" if found.horizon is None else metric_of(found.models[0].rank).title
+
+
+def _kind_of_methods(found: Comparison) -> tuple[str, ...]:
+    if found.horizon is None:
+        return (
+            "Calibration in the large is the intercept of a logistic regression of the outcome with the logit of the predicted "
+            "probability as offset; the slope is that of a logistic regression on this logit.",
+            "Decision curves show net benefit against treating all and treating none.",
+        )
+    return (
+        f"Patients were followed for {found.horizon:g} {found.time_unit}; who was followed longer counts as last seen there.",
+        "Uno's C, the AUC and the Brier score weigh patients by the inverse chance of not being censored. The calibration slope "
+        "is that of a Cox regression on the complementary log-log of the predicted risk; observed over expected takes the risk "
+        "by the horizon after Kaplan and Meier.",
+        *(("Of composites, concordance and AUC are means over the folds.",) if True in _of_composites(found) else ()),
+    )
+
+
+def references(found: Comparison) -> tuple[str, ...]:
+    """Where the methods of a comparison are from."""
+    return REFERENCES if found.horizon is None else SURVIVAL_REFERENCES
 
 
 REFERENCES = (
@@ -233,6 +290,18 @@ REFERENCES = (
     "Field & Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x (resampling patients)",
     "Van Calster et al. 2016, doi:10.1016/j.jclinepi.2015.12.005 (calibration)",
     "Vickers & Elkin 2006, doi:10.1177/0272989X06295361 (decision curves)",
+    "Holm 1979, Scand J Stat 6(2):65-70 (several comparisons)",
+    "Beran 1988, doi:10.1080/01621459.1988.10478649 (limits for the best of several)",
+)
+
+
+SURVIVAL_REFERENCES = (
+    "Harrell et al. 1996, doi:10.1002/(SICI)1097-0258(19960229)15:4<361::AID-SIM168>3.0.CO;2-4 (concordance)",
+    "Uno et al. 2011, doi:10.1002/sim.4154 (concordance that does not depend on censoring)",
+    "Uno et al. 2007, doi:10.1198/016214507000000149 (AUC at a time)",
+    "Graf et al. 1999, doi:10.1002/(SICI)1097-0258(19990915/30)18:17/18<2529::AID-SIM274>3.0.CO;2-5 (Brier score)",
+    "van Houwelingen 2000, doi:10.1002/1097-0258(20001230)19:24<3401::AID-SIM554>3.0.CO;2-2 (calibration slope)",
+    "Field & Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x (resampling patients)",
     "Holm 1979, Scand J Stat 6(2):65-70 (several comparisons)",
     "Beran 1988, doi:10.1080/01621459.1988.10478649 (limits for the best of several)",
 )
@@ -271,10 +340,10 @@ def flips_in_words(pair: Pair) -> str:
     """Who changes sides, in a line: events and non-events, gained and lost."""
     if pair.flips.empty:
         return "none changes"
-    counts = flip_counts(pair.flips)
+    counts, lost = flip_counts(pair.flips), int(pair.flips["better"].isna().sum())
     return (
         f"events +{counts['events_gained']} -{counts['events_lost']}, "
-        f"non-events +{counts['non_events_gained']} -{counts['non_events_lost']}"
+        f"non-events +{counts['non_events_gained']} -{counts['non_events_lost']}{f', lost to follow-up {lost}' if lost else ''}"
     )
 
 
@@ -294,7 +363,8 @@ def _level(found: Comparison) -> str:
 
 def _endpoint(model: ComparedModel) -> str:
     endpoint = model.judged.study.cohort.endpoint
-    return ", ".join(f"{key} {value}" for key, value in endpoint.model_dump(mode="json").items() if key != "kind")
+    said = endpoint.model_dump(mode="json").items()
+    return ", ".join(f"{key} {value}" for key, value in said if key != "kind" and value not in (None, []))
 
 
 def _is_count(name: str) -> bool:
@@ -333,7 +403,7 @@ def _percent(share: float | None) -> str:
 
 def _named(flipped: pd.DataFrame) -> str:
     named = [
-        f"{one.sample} ({'event' if one.label else 'non-event'}, now {'right' if one.better else 'wrong'})"
+        f"{one.sample} ({'event' if one.label else 'non-event'}, {_call_in_words(one.better)})"
         for one in flipped.head(MOST_NAMED).itertuples()
     ]
     return ", ".join(named) + (f" and {len(flipped) - MOST_NAMED} more (see --json)" if len(flipped) > MOST_NAMED else "")
@@ -346,108 +416,25 @@ def _flip_rows(pair: Pair) -> list[tuple[str, ...]]:
             "event" if one.label else "non-event",
             f"{one.probability_a:.3f}",
             f"{one.probability_b:.3f}",
-            "now right" if one.better else "now wrong",
+            _call_in_words(one.better),
         )
         for one in pair.flips.itertuples()
     ]
+
+
+def _call_in_words(better: object) -> str:
+    return "lost to follow-up" if better is None else "now right" if better else "now wrong"
 
 
 def _rich(section: Section) -> Table:
     table = Table(title=section.title, title_justify="left", title_style="bold")
     for number, column in enumerate(section.columns):
         text = number == 0 or section.title == "What is compared" or column == "calls"
-        whole = section.title == "By sequence" or column.startswith("ROC AUC")
+        whole = section.title == "By sequence" or column.startswith(("ROC AUC", "Harrell"))
         table.add_column(column, justify="left" if text else "right", overflow="fold", no_wrap=whole)
     for row in section.rows:
         table.add_row(*row)
     return table
-
-
-def _drawn(found: Comparison) -> Iterable[tuple[ComparedModel, dict[str, Any]]]:
-    """Models that may be drawn, each with its line."""
-    for number, one in enumerate(found.models):
-        if not one.not_estimable:
-            yield one, {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number % len(LINES)], "linewidth": 1.7}
-
-
-def _roc(axes: Axes, found: Comparison) -> None:
-    for one, line in _drawn(found):
-        false_positive_rate, sensitivity, _ = roc_curve(one.predictions["label"], one.predictions["probability"])
-        axes.step(false_positive_rate, sensitivity, where="post", label=f"{one.title}: {one.estimates['roc_auc']}", **line)
-    axes.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=0.8)
-    axes.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC")
-    axes.legend(loc="lower right", fontsize=7.5)
-
-
-def _precision_recall(axes: Axes, found: Comparison) -> None:
-    for one, line in _drawn(found):
-        precision, recall, _ = precision_recall_curve(one.predictions["label"], one.predictions["probability"])
-        axes.step(recall, precision, where="post", label=f"{one.title}: {one.estimates['pr_auc']}", **line)
-        axes.axhline(one.predictions["label"].mean(), linestyle=":", linewidth=0.8, color=line["color"])
-    axes.set(xlabel="sensitivity (recall)", ylabel="PPV (precision)", title="Precision and recall", ylim=(0, 1.03))
-    axes.legend(loc="lower left", fontsize=7.5)
-
-
-def _reliability(axes: Axes, found: Comparison) -> None:
-    for one, line in _drawn(found):
-        table = one.reliability
-        if table is None:
-            continue
-        error = np.abs(np.vstack([table["observed"] - table["lower"], table["upper"] - table["observed"]]))
-        error = None if np.isnan(error).any() else error
-        slope = one.calibration.slope.value
-        label = f"{one.title}: slope {slope:.2f}" if slope is not None else one.title
-        axes.errorbar(table["expected"], table["observed"], yerr=error, marker="o", markersize=4, capsize=2, label=label, **line)
-    axes.plot([0, 1], [0, 1], color="black", linestyle=":", linewidth=0.8)
-    axes.set(xlabel="predicted probability", ylabel="share of events", title="Reliability", xlim=(0, 1), ylim=(-0.03, 1.03))
-    axes.legend(loc="upper left", fontsize=7.5)
-
-
-def _decision(axes: Axes, found: Comparison) -> None:
-    highest = 0.1
-    for one, line in _drawn(found):
-        if one.curve is None:
-            continue
-        highest = max(highest, one.curve["model"].max())
-        axes.plot(one.curve["threshold"], one.curve["model"], label=one.title, **line)
-        mine = np.argmin(np.abs(one.curve["threshold"] - one.judged.card.threshold))
-        axes.plot(one.curve["threshold"].iloc[mine], one.curve["model"].iloc[mine], marker="o", markersize=5, color=line["color"])
-    for number, (one, _) in enumerate(_drawn(found)):
-        if one.curve is not None and (number == 0 or found.unpaired):
-            axes.plot(
-                one.curve["threshold"], one.curve["treat_all"], color="grey", linewidth=1, label=None if number else "treat all"
-            )
-    axes.axhline(0, color="black", linewidth=1, label="treat none")
-    axes.set(
-        xlabel="threshold probability", ylabel="net benefit", title="Decision curve (dot: the model's threshold)", xlim=(0, 1)
-    )
-    axes.set_ylim(-0.25 * highest, 1.12 * highest)
-    axes.legend(loc="upper right", fontsize=7.5)
-
-
-PLOTS: tuple[tuple[str, str, Callable[[Axes, Comparison], None]], ...] = (
-    ("ROC", "Sensitivity against 1 - specificity of every model.", _roc),
-    ("Precision and recall", "Positive predictive value against sensitivity; dotted: the share of events.", _precision_recall),
-    (
-        "Reliability",
-        "Share of events among samples with similar probabilities, with Wilson intervals; dotted: right.",
-        _reliability,
-    ),
-    ("Decision curve", "Net benefit of treating by each model, of treating all (grey) and of treating none (black).", _decision),
-)
-
-
-def _data_uri(draw: Callable[[Axes, Comparison], None], found: Comparison) -> str:
-    """A plot as an image within the page; equal comparisons give equal bytes."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.0, 4.5), layout="constrained")
-    draw(figure.subplots(), found)
-    written = BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "hypoxia"}):
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(written.getvalue()).decode("ascii")
 
 
 def as_json(found: Comparison) -> dict[str, Any]:
@@ -458,7 +445,7 @@ def as_json(found: Comparison) -> dict[str, Any]:
         "same_patients": found.unpaired is None,
         "unpaired_because": found.unpaired,
         "paired": [_pair_json(one) for one in found.pairs],
-        "sequences": _picked_json(found.picked) if found.by_sequence else None,
+        "sequences": _picked_json(found.picked, found.models[0].rank) if found.by_sequence else None,
         "on": None
         if found.table is None
         else {"table": str(found.table.path), "sha256": found.table.digest, "samples": len(found.table.labels)},
@@ -492,6 +479,9 @@ def _model_json(model: ComparedModel) -> dict[str, Any]:
         "threshold": judged.card.threshold,
         "threshold_origin": judged.card.threshold_origin,
         "not_estimable": model.not_estimable,
+        "horizon": judged.horizon,
+        "time_unit": judged.card.time_unit,
+        "composite": judged.card.composite is not None,
         "estimates": {name: one.model_dump() for name, one in model.estimates.items()},
         "internal": {name: one.model_dump() for name, one in judged.card.internal.items()} if judged.card.internal else None,
         "roc_auc_delong": model.delong.model_dump() if model.delong else None,
@@ -532,14 +522,14 @@ def _pair_json(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _picked_json(picked: Picked | None) -> dict[str, Any] | None:
+def _picked_json(picked: Picked | None, rank: str) -> dict[str, Any] | None:
     if picked is None:
         return None
     return {
         "best": picked.sequence,
         "tried": picked.tried,
-        "roc_auc": picked.plain.model_dump(),
-        "roc_auc_corrected_for_picking": picked.corrected.model_dump(),
+        rank: picked.plain.model_dump(),
+        f"{rank}_corrected_for_picking": picked.corrected.model_dump(),
     }
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from features.bundle import ModelCard
+from features.bundle import Estimate, ModelCard
 from features.errors import InputError
+from training.evaluation import all_measures
 from training.judged import JudgedModel, load_judged
-from training.metrics import METRIC, WeightedPredictions
 from training.tracking import Store
 
 AGREEMENT = 1e-6
@@ -88,21 +89,28 @@ def _refuse_in_sample(judged: JudgedModel) -> None:
             f"The out-of-fold predictions of {judged.title} are not one per development sample and repeat, from several folds, "
             "so its scores may be in-sample; train it again."
         )
-    if not _are_those_of_the_card(judged, internal):
+    card = judged.card
+    recorded = ((card.internal, internal), (card.held_out, judged.predictions))
+    if not all(_are_those_of_the_card(said, table, card.horizon) and _follow_each_other(table) for said, table in recorded):
         raise InputError(
             f"The predictions recorded with {judged.title} are not those that its card was judged by, so its scores may be "
             "in-sample; train it again."
         )
 
 
-def _are_those_of_the_card(judged: JudgedModel, internal: pd.DataFrame) -> bool:
-    """Whether the recorded predictions give the internal estimate of the signed card."""
-    name = "brier" if judged.card.horizon is None else None
-    said = (judged.card.internal or {}).get(name or "")
-    if said is None or said.value is None or name is None:
-        return judged.card.internal is not None
-    values = []
-    for _, one in internal.groupby("repeat"):
-        y, probability, called = (one[key].to_numpy() for key in ("label", "probability", "called"))
-        values.append(float(METRIC[name].function(WeightedPredictions(y, probability, called, np.ones((1, len(one)))))[0]))
-    return abs(float(np.mean(values)) - said.value) <= AGREEMENT
+def _are_those_of_the_card(said: Mapping[str, Estimate] | None, predictions: pd.DataFrame, horizon: float | None) -> bool:
+    """Whether recorded predictions give every estimate of the signed card."""
+    measured = all_measures(predictions, np.ones((1, len(predictions))), horizon)
+    known = {name: one.value for name, one in (said or {}).items() if one.value is not None}
+    agree = [name in measured and np.isclose(measured[name][0], value, AGREEMENT, AGREEMENT) for name, value in known.items()]
+    return bool(agree) and all(agree)
+
+
+def _follow_each_other(predictions: pd.DataFrame) -> bool:
+    """Whether score and probability, where both are recorded, put the samples of each model in one order."""
+    if "score" not in predictions:
+        return True
+    steps = [
+        np.diff(one.sort_values("score", kind="stable")["probability"]) for _, one in predictions.groupby(["repeat", "fold"])
+    ]
+    return all((step >= -AGREEMENT).all() or (step <= AGREEMENT).all() for step in steps)

@@ -101,12 +101,20 @@ class StudyBase(Settings):
 
 
 class Study(StudyBase):
-    """Everything that decides what a study of one model finds: of classes, or of times to an event."""
+    """Everything that decides what a study of one model finds: of classes, or of times to an event.
+
+    Parameters
+    ----------
+    baselines : list of str, optional
+        Published signatures that the recipe is compared with in the same folds. Left out: all of which the table has at least
+        half of the genes.
+    """
 
     kind: Literal["classifier"] = "classifier"
     partition: PartitionSettings = PartitionSettings()
     recipe: Recipe = Recipe()
     evaluation: EvaluationSettings = EvaluationSettings()
+    baselines: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _recipe_is_of_the_endpoint(self) -> Self:

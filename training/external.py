@@ -23,10 +23,12 @@ from features.extracted import refuse_other_extraction
 from features.settings import Settings
 from training.calibration import Calibration, calibration
 from training.evaluation import Evaluation, EvaluationSettings, evaluate
+from training.horizon import calibration_by_horizon
 from training.judged import JudgedModel, load_judged
-from training.labelled import NUMBERED, LabelledTable, read_labelled, rows_for, score_labelled
+from training.labelled import NUMBERED, LabelledTable, outcome_asked, read_labelled, rows_for, score_labelled
 from training.paired import why_not_estimable
-from training.tracking import Store, started_run
+from training.prognosis import Prognosis, prognosis
+from training.tracking import Store, plain, started_run
 
 SETTINGS = EvaluationSettings(bootstrap=2000)
 FEW_EVENTS = 100
@@ -62,6 +64,8 @@ class ExternalValidation:
         Share of rows that are unlike the training samples (out of range or too far).
     far : float
         Share of rows whose distance alone is beyond the limit.
+    prognosis : Prognosis or None
+        Of times to an event: hazard ratios, what the score adds to clinical covariates, and calibration by the horizon.
     """
 
     model: JudgedModel
@@ -76,10 +80,11 @@ class ExternalValidation:
     unlike: float
     far: float
     warnings: tuple[str, ...]
+    prognosis: Prognosis | None = None
 
     @property
     def intercept_update(self) -> float | None:
-        """What, added to every logit, would make as many events expected as were seen."""
+        """What, added to every logit, would make as many events expected as were seen; None of times to an event."""
         return self.calibration["external"].intercept.value
 
 
@@ -88,8 +93,9 @@ def validate_externally(
     reference: str,
     path: Path,
     *,
-    label: str,
-    event: str = "1",
+    label: str | None = None,
+    event: str | None = None,
+    time: str | None = None,
     patient: str | None = None,
     sample: str | None = None,
 ) -> tuple[ExternalValidation, str]:
@@ -97,7 +103,9 @@ def validate_externally(
 
     Parameters
     ----------
-    label, event, patient, sample : str
+    label, event, time : str, optional
+        As in `training.labelled.outcome_asked`.
+    patient, sample : str, optional
         As in `training.labelled.read_labelled`.
 
     Raises
@@ -112,7 +120,8 @@ def validate_externally(
     model = load_judged(store, reference)
     bundle = load_bundle(model.bundle_folder)
     words = [feature.name for feature in bundle.schema.with_levels]
-    table = read_labelled(path, label=label, event=event, patient=patient, sample=sample, usual=model.sample_columns, words=words)
+    outcome = outcome_asked([model], label=label, event=event, time=time)
+    table = read_labelled(path, outcome=outcome, patient=patient, sample=sample, usual=model.sample_columns, words=words)
     refuse_other_extraction(table.path, bundle.contract)
     refuse_missing_features(table, bundle)
     refuse_known_samples(model, table)
@@ -132,6 +141,12 @@ def refuse_missing_features(table: LabelledTable, bundle: ModelBundle) -> None:
     if not missing:
         return
     others = list(_extra(table, bundle))
+    if bundle.card.composite is not None:
+        raise InputError(
+            f"{table.path.name} lacks {' and '.join(map(repr, missing))}; a composite takes its two biomarkers as columns "
+            f"{' and '.join(map(repr, bundle.schema.names))}: where one is the score of a model, score the table with that first "
+            "(hypoxia predict)."
+        )
     shown = "; ".join(f"{name!r}{did_you_mean(name, others)}" for name in missing[:MOST_HINTS])
     more = f"; and {len(missing) - MOST_HINTS} more" if len(missing) > MOST_HINTS else ""
     raise InputError(
@@ -159,23 +174,51 @@ def judge_externally(model: JudgedModel, bundle: ModelBundle, table: LabelledTab
     """Everything that is said about a model and a table, from both alone."""
     predictions = score_labelled(bundle, table)
     matrix = rows_for(bundle, table).to_numpy()
-    where = {"external": predictions, "held out": model.predictions}
+    where = {"external": predictions}
+    where |= {"held out": model.predictions} if bundle.card.held_out else {}  # a composite has no held-out patients
     where |= {"internal": model.internal} if model.internal is not None else {}
     novelty = bundle.contract.judge(matrix)
     return ExternalValidation(
         model=model,
         table=table,
-        external=evaluate(predictions, SETTINGS, np.random.default_rng(0)),
+        external=evaluate(predictions, SETTINGS, np.random.default_rng(0), model.horizon),
         held_out=bundle.card.held_out,
         internal=bundle.card.internal,
-        calibration={name: calibration(one, np.random.default_rng(0)) for name, one in where.items()},
+        calibration={name: _calibration(one, model.horizon) for name, one in where.items()},
         extra=_extra(table, bundle),
         renamed=_renamed(table, bundle),
         shifts=_shifts(bundle, novelty, matrix),
         unlike=float(novelty.flagged.mean()),
         far=float((novelty.distance > novelty.limit).mean()),
-        warnings=_warnings(model, table, float(novelty.flagged.mean())),
+        warnings=(*_warnings(model, table, float(novelty.flagged.mean())), *_clinical_notes(model, table)),
+        prognosis=None if model.horizon is None else _prognosis(model, table, predictions, model.horizon),
     )
+
+
+def _calibration(predictions: pd.DataFrame, horizon: float | None) -> Calibration:
+    rng = np.random.default_rng(0)
+    return calibration(predictions, rng) if horizon is None else calibration_by_horizon(predictions, horizon, rng)
+
+
+def _prognosis(model: JudgedModel, table: LabelledTable, predictions: pd.DataFrame, horizon: float) -> Prognosis:
+    """Association with the outcome, beside the study's clinical covariates if the table has all of them."""
+    patients = table.patients.to_numpy()
+    covariates = list(model.study.cohort.clinical)
+    known = table.frame[covariates] if not _lacking(model, table) else table.frame[[]]
+    clinical = known.set_axis(patients)[~pd.Index(patients).duplicated()]
+    competing = None if table.competing is None else table.competing.groupby(patients).any()
+    return prognosis(predictions, clinical, horizon, level=SETTINGS.level, competing=competing)
+
+
+def _lacking(model: JudgedModel, table: LabelledTable) -> list[str]:
+    return [name for name in model.study.cohort.clinical if name not in table.frame.columns]
+
+
+def _clinical_notes(model: JudgedModel, table: LabelledTable) -> tuple[str, ...]:
+    lacking = _lacking(model, table) if model.horizon is not None else []
+    if not lacking:
+        return ()
+    return (f"The table lacks the study's clinical covariates {', '.join(lacking)}, so hazard ratios are not adjusted for any.",)
 
 
 def described(found: ExternalValidation, run_id: str, uri: str) -> dict[str, Any]:
@@ -191,6 +234,7 @@ def described(found: ExternalValidation, run_id: str, uri: str) -> dict[str, Any
             "samples": len(table.labels),
             "patients": int(table.patients.nunique()),
             "events": int(table.labels.sum()),
+            **({} if model.horizon is None else {"horizon": model.horizon, "time_unit": model.card.time_unit}),
         },
         "schema": {"missing": [], "extra": list(found.extra), "renamed": found.renamed},
         "shift": {
@@ -206,6 +250,7 @@ def described(found: ExternalValidation, run_id: str, uri: str) -> dict[str, Any
             for where, one in found.calibration.items()
         },
         "intercept_update": found.intercept_update,
+        **({} if found.prognosis is None else {"prognosis": plain(found.prognosis.as_json())}),
         "warnings": list(found.warnings),
         "research_use_only": RESEARCH_USE_ONLY,
     }
@@ -280,10 +325,13 @@ def _record(store: Store, found: ExternalValidation) -> str:
 def _metrics(found: ExternalValidation) -> dict[str, float]:
     estimates = dict(found.external.estimates)
     fit = found.calibration["external"]
-    estimates |= {"calibration_intercept": fit.intercept, "calibration_slope": fit.slope, "observed_to_expected": fit.ratio}
+    estimates |= {"calibration_intercept": fit.intercept, "observed_to_expected": fit.ratio}
+    estimates.setdefault("calibration_slope", fit.slope)
     logged: dict[str, float | None] = {"external_rows_unlike_training": found.unlike}
     for name, one in estimates.items():
         logged |= {f"external_{name}": one.value, f"external_{name}_lower": one.lower, f"external_{name}_upper": one.upper}
+    if found.external.horizon is not None and found.external.p_value is not None:
+        logged["external_log_rank_p"] = found.external.p_value
     return {name: value for name, value in logged.items() if value is not None}
 
 

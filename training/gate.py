@@ -24,12 +24,13 @@ from features.bundle import Estimate, ModelCard
 from features.errors import HypoxiaError, InputError
 from features.settings import Settings
 from features.table import FeatureSchema
-from training.calibration import slopes
+from training.gate_measures import CLASSES, Yardstick, yardstick_of
 from training.gate_policy import MOST_RESAMPLES, CalibrationMargins, Evidence, GatePolicy, NonInferiority
-from training.metrics import METRIC, METRICS
+from training.judged import signed_judgement
 from training.paired import aligned, delong_test, is_clustered, measured, paired_difference, same_patients
 
 AGREEMENT = 1e-9
+LARGEST_PERMUTATION_P = 0.05
 COMPARISONS = ("superiority", "non-inferiority", "floor")
 CARD_MUST_SAY = ("study", "endpoint", "created", "intended_use", "pipeline", "threshold_origin", "fingerprint", "data_hash")
 Outcome = Literal["passed", "failed", "insufficient evidence", "skipped"]
@@ -135,6 +136,10 @@ class Judged(Protocol):
     @property
     def predictions(self) -> pd.DataFrame: ...
     @property
+    def internal(self) -> pd.DataFrame | None: ...
+    @property
+    def permutation_p(self) -> float | None: ...
+    @property
     def schema(self) -> FeatureSchema: ...
 
 
@@ -179,9 +184,10 @@ def judge(
     look = looks.number(policy)
     level = policy.level(look)
     checks = [*integrity, check_card(challenger), check_predictions(challenger)]
+    checks += [check_permutation(challenger)] if challenger.card.composite is not None else []
     if champion is None:
-        evidence = check_evidence(challenger.predictions, policy.evidence)
-        checks += [evidence, *_first(challenger.predictions, policy, level, evidence)]
+        evidence = check_evidence(challenger.predictions, policy.evidence, _whose(challenger))
+        checks += [evidence, *_first(challenger.predictions, policy, level, evidence, _yardstick(challenger))]
     else:
         checks += _against(challenger, champion, policy, level)
     return Verdict(
@@ -194,16 +200,19 @@ def judge(
         runs=looks.runs,
         level=level,
         policy=policy.digest,
-        warnings=_warnings(policy, looks, look, level),
+        warnings=(*_warnings(policy, looks, look, level), *_of_composites(challenger)),
     )
 
 
 def check_card(judged: Judged) -> Check:
     """Does the card say what the model is, learnt from what, judged how?"""
-    card = judged.card
+    card, composite = judged.card, judged.card.composite is not None
+    said, _ = signed_judgement(card, judged.predictions, judged.internal)
+    where, counted = ("internal", ()) if composite else ("held_out", ("held_out_patients",))
+    own = {"hazard_ratio"} if composite else set()  # of the typical repeat, see signed_judgement
     unsaid = [name for name in CARD_MUST_SAY if not str(getattr(card, name)).strip()]
-    unsaid += [name for name in ("samples", "events", "patients", "held_out_patients") if getattr(card, name) < 1]
-    unsaid += [f"held_out.{metric.name}" for metric in METRICS if metric.name not in card.held_out]
+    unsaid += [name for name in ("samples", "events", "patients", *counted) if getattr(card, name) < 1]
+    unsaid += [f"{where}.{one.name}" for one in _yardstick(judged).metrics if one.name not in {*said, *own}]
     unsaid += [] if card.versions else ["versions"]
     unsaid += [] if 0 <= card.threshold <= 1 else ["threshold"]
     words = f"The card of version {judged.version} is complete."
@@ -214,24 +223,49 @@ def check_card(judged: Judged) -> Check:
 
 def check_predictions(judged: Judged) -> Check:
     """Do the recorded predictions give the estimates that the card, which is signed, says?"""
-    said = {name: estimate.value for name, estimate in judged.card.held_out.items() if name in METRIC}
-    differing = [METRIC[name].title for name, value in said.items() if not _agrees(value, _measure(judged.predictions, name))]
-    differing += ["number of patients"] if judged.predictions["patient"].nunique() != judged.card.held_out_patients else []
-    words = f"The held-out predictions of version {judged.version} give the estimates on its card."
+    whose, composite = "out-of-fold" if judged.card.composite else "held-out", judged.card.composite is not None
+    differing = _differing(judged)
+    if composite:
+        differing += [] if _is_one_repeat(judged.predictions, judged.internal) else ["predictions of one repeat"]
+    elif judged.predictions["patient"].nunique() != judged.card.held_out_patients:
+        differing.append("number of patients")
+    words = f"The {whose} predictions of version {judged.version} give the estimates on its card."
     if differing:
         words = (
-            f"The held-out predictions of version {judged.version} do not give the {differing[0]} on its card: "
+            f"The {whose} predictions of version {judged.version} do not give the {differing[0]} on its card: "
             "predictions.csv was changed after training. Put it back, or train the model again."
         )
     return Check(name="predictions", outcome="failed" if differing else "passed", sentence=words, overridable=False)
 
 
-def check_evidence(predictions: pd.DataFrame, least: Evidence) -> Check:
-    """Are there enough held-out patients, with and without the event, to say anything?"""
+def _differing(judged: Judged) -> list[str]:
+    """Titles of the measures that the recorded predictions do not give."""
+    yardstick = _yardstick(judged)
+    estimates, recorded = signed_judgement(judged.card, judged.predictions, judged.internal)
+    known = {metric.name: metric.title for metric in yardstick.metrics}
+    said = {name: estimate.value for name, estimate in estimates.items() if name in known}
+    return [known[name] for name, value in said.items() if not _agrees(value, yardstick.measure(recorded, name))]
+
+
+def _is_one_repeat(predictions: pd.DataFrame, internal: pd.DataFrame | None) -> bool:
+    """Whether a composite's predictions are one repeat of those on which its card's estimates rest."""
+    repeats = set(predictions["repeat"])
+    if internal is None or len(repeats) != 1:
+        return False
+    same = internal[internal["repeat"].isin(repeats)].set_index("sample")
+    of_patients = dict(zip(predictions["sample"], predictions["patient"], strict=True))
+    if len(same) != len(predictions) or same["patient"].to_dict() != of_patients:
+        return False
+    columns = ["label", "probability", "called", "time", "fold"]
+    return bool(np.allclose(same.loc[predictions["sample"], columns].astype(float), predictions[columns].astype(float)))
+
+
+def check_evidence(predictions: pd.DataFrame, least: Evidence, whose: str = "held-out") -> Check:
+    """Are there enough patients, with and without the event, to say anything?"""
     labels = predictions.groupby("patient")["label"].max()
     counted = {"patients": len(labels), "events": int(labels.sum()), "non_events": int((1 - labels).sum())}
     short = [name for name, count in counted.items() if count < getattr(least, name)]
-    found = f"{counted['patients']} held-out patients, {counted['events']} with and {counted['non_events']} without the event"
+    found = f"{counted['patients']} {whose} patients, {counted['events']} with and {counted['non_events']} without the event"
     words = f"{found}: enough to judge."
     if short:
         needed = ", ".join(f"{getattr(least, name)} {name.replace('_', '-')}" for name in short)
@@ -244,10 +278,31 @@ def check_evidence(predictions: pd.DataFrame, least: Evidence) -> Check:
     )
 
 
+def check_permutation(challenger: Judged) -> Check:
+    """Does a composite separate patients more than its search does where the outcome was dealt to them anew?"""
+    p_value = challenger.permutation_p
+    words = "The run recorded no permutation p-value of the whole search (permutation_p); train the composite again."
+    if p_value is not None:
+        kept = p_value <= LARGEST_PERMUTATION_P
+        words = (
+            f"Permutation p-value of the whole search {p_value:.3g}, {'not ' if kept else ''}above {LARGEST_PERMUTATION_P:g}"
+            f"{'' if kept else ': as good a split is found where the biomarkers say nothing of the outcome'}."
+        )
+    passed = p_value is not None and p_value <= LARGEST_PERMUTATION_P
+    numbers = {"p_value": p_value, "bar": LARGEST_PERMUTATION_P}
+    return Check(name="permutation", outcome="passed" if passed else "failed", sentence=words, numbers=numbers)
+
+
 def check_same_patients(challenger: Judged, champion: Judged, policy: GatePolicy) -> Check:
-    """Were both judged on the same patients, samples and labels, from the same table?"""
+    """Were both judged on the same patients, samples and outcomes, from the same table?"""
     way_out = "Train both on one table and split, or score both on one labelled table: hypoxia compare A B --on TABLE."
     versions, name = f"Versions {champion.version} and {challenger.version}", "same patients"
+    if _question(champion.card) != _question(challenger.card):
+        words = (
+            f"{versions} answer different questions ({_question(champion.card)}, and {_question(challenger.card)}). "
+            "Train both for one endpoint and horizon, or give the new one a model name of its own."
+        )
+        return Check(name=name, outcome="failed", sentence=words)
     try:
         same_patients([champion.predictions, challenger.predictions])
     except InputError:
@@ -259,6 +314,10 @@ def check_same_patients(challenger: Judged, champion: Judged, policy: GatePolicy
         )
         return Check(name=name, outcome="failed", sentence=words)
     return Check(name=name, outcome="passed", sentence="Both were judged on the same held-out patients.")
+
+
+def _question(card: ModelCard) -> str:
+    return "probability of a class" if card.horizon is None else card.probability_words
 
 
 def check_different_model(challenger: pd.DataFrame, champion: pd.DataFrame) -> Check:
@@ -274,21 +333,21 @@ def held_out_digest(predictions: pd.DataFrame) -> str:
     return hashlib.sha256("\x1e".join(sorted(rows)).encode()).hexdigest()
 
 
-def _first(predictions: pd.DataFrame, policy: GatePolicy, level: float, evidence: Check) -> list[Check]:
+def _first(predictions: pd.DataFrame, policy: GatePolicy, level: float, evidence: Check, yardstick: Yardstick) -> list[Check]:
     if evidence.stands_in_the_way:
         return [_too_few(name) for name in ("floor", "Brier score", "calibration in the large", "calibration slope")]
-    constant = predictions.assign(probability=predictions["label"].mean())
+    constant = yardstick.without_information(predictions)
     return [
-        _floor(predictions, policy, level),
-        _brier(predictions, constant, policy, "a constant, the share of events,"),
-        _in_the_large(predictions, None, policy.calibration),
-        _slope(predictions, None, policy.calibration),
+        _floor(predictions, policy, level, yardstick),
+        _brier(predictions, constant, policy, yardstick.constant, yardstick),
+        *_calibrated(predictions, None, policy.calibration, yardstick),
     ]
 
 
 def _against(challenger: Judged, champion: Judged, policy: GatePolicy, level: float) -> list[Check]:
+    yardstick = _yardstick(challenger)
     same = check_same_patients(challenger, champion, policy)
-    evidence = check_evidence(challenger.predictions, policy.evidence)
+    evidence = check_evidence(challenger.predictions, policy.evidence, _whose(challenger))
     names = (policy.comparison.kind.replace("_", "-"), "Brier score", "calibration in the large", "calibration slope")
     if same.stands_in_the_way:
         return [same, evidence, *map(_skipped, names)]
@@ -301,22 +360,22 @@ def _against(challenger: Judged, champion: Judged, policy: GatePolicy, level: fl
         same,
         another,
         evidence,
-        _compared(new, old, policy, level),
+        _compared(new, old, policy, level, yardstick),
         *_benefit(challenger, champion, new, old, policy, level),
-        _brier(new, old, policy, "the champion's"),
-        _in_the_large(new, old, policy.calibration),
-        _slope(new, old, policy.calibration),
+        _brier(new, old, policy, "the champion's", yardstick),
+        *_calibrated(new, old, policy.calibration, yardstick),
     ]
 
 
-def _compared(new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, level: float) -> Check:
+def _compared(new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, level: float, yardstick: Yardstick) -> Check:
     """Both constructions of the lower limit must be above the bar: on few patients one or the other alone is too generous."""
     margin = policy.comparison.margin if isinstance(policy.comparison, NonInferiority) else 0.0
-    limits = lower_limits(new, old, policy, level)
+    limits = lower_limits(new, old, policy, level, yardstick)
     numbers = {**limits, "bar": -margin if margin else 0.0}
     lower = min(limits[name] for name in limits if name != "difference")
+    values = [yardstick.measure(one, yardstick.rank) for one in (new, old)]
     words = (
-        f"AUC {_measure(new, 'roc_auc'):.3f} against the champion's {_measure(old, 'roc_auc'):.3f}: difference "
+        f"{yardstick.rank_name} {values[0]:.3f} against the champion's {values[1]:.3f}: difference "
         f"{limits['difference']:+.3f}, lower limit {lower:+.3f} (one-sided level {level:.3g}), "
         f"{'above' if lower > -margin else 'not above'} {-margin or 0:g}."
     )
@@ -324,18 +383,27 @@ def _compared(new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, level: f
     return Check(name=policy.comparison.kind.replace("_", "-"), outcome=outcome, sentence=words, numbers=numbers)
 
 
-def lower_limits(new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, level: float) -> dict[str, float]:
-    """Difference of AUC (new minus old) and its one-sided lower limits by two constructions.
+def lower_limits(
+    new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, level: float, yardstick: Yardstick = CLASSES
+) -> dict[str, float]:
+    """Difference of AUC or of the C-index (new minus old) and its one-sided lower limits by two constructions.
 
-    The first is the bootstrap over patients; the second is DeLong's where every row is a patient, and the jackknife
-    over patients with Student's t where a patient has several rows, for which DeLong's variance does not hold.
+    The first is the bootstrap over patients; the second is DeLong's where every row is a patient's class, and the jackknife
+    over patients with Student's t where a patient has several rows or has a time to an event, for which DeLong's variance
+    does not hold.
     """
     drawn = paired_difference(
-        old, new, "roc_auc", np.random.default_rng(policy.seed), _resamples(policy, level), level=1 - 2 * level
+        old,
+        new,
+        yardstick.rank,
+        np.random.default_rng(policy.seed),
+        _resamples(policy, level),
+        level=1 - 2 * level,
+        horizon=yardstick.horizon,
     )
     found = {"difference": float(drawn.value or 0.0), "bootstrap": -math.inf if drawn.lower is None else drawn.lower}
-    if is_clustered(new):
-        return found | {"jackknife": _jackknife_lower(new, old, level)}
+    if yardstick.horizon is not None or is_clustered(new):
+        return found | {"jackknife": _jackknife_lower(new, old, level, yardstick)}
     y, was, now = new["label"].to_numpy(), old["probability"].to_numpy(), new["probability"].to_numpy()
     return found | {"delong": float(delong_test(y, was, now, level=1 - 2 * level).lower)}
 
@@ -352,32 +420,37 @@ def _benefit(
         outcome: Outcome = "passed" if counts[0] < counts[1] else "failed"
         return [Check(name="benefit", outcome=outcome, sentence=words, numbers={"new": counts[0], "old": counts[1]})]
     if declared.benefit == "lower Brier score":
-        found = _brier_difference(new, old, policy, level)
+        found = _brier_difference(new, old, policy, level, _yardstick(challenger))
+        if found.value is None:
+            return [_unreached("benefit")]
         upper = found.upper if found.upper is not None else math.inf
         words = f"Declared benefit, a lower Brier score: difference {found.value:+.3f}, upper limit {upper:+.3f}."
         return [Check(name="benefit", outcome="passed" if upper < 0 else "failed", sentence=words, numbers={"upper": upper})]
     return [Check(name="benefit", outcome="passed", sentence=f"Declared benefit, not checked: {declared.reason}")]
 
 
-def _floor(predictions: pd.DataFrame, policy: GatePolicy, level: float) -> Check:
+def _floor(predictions: pd.DataFrame, policy: GatePolicy, level: float, yardstick: Yardstick) -> Check:
     """As against a champion that ranks by chance."""
     chance = predictions.assign(probability=0.5)
-    limits = lower_limits(predictions, chance, policy, level)
+    limits = lower_limits(predictions, chance, policy, level, yardstick)
     lower = 0.5 + min(limits[name] for name in limits if name != "difference")
     words = (
-        f"First promotion: AUC {_measure(predictions, 'roc_auc'):.3f}, lower limit {lower:.3f} (one-sided level {level:.3g}), "
-        f"{'above' if lower > policy.floor else 'not above'} the floor of {policy.floor:g}."
+        f"First promotion: {yardstick.rank_name} {yardstick.measure(predictions, yardstick.rank):.3f}, lower limit {lower:.3f} "
+        f"(one-sided level {level:.3g}), {'above' if lower > policy.floor else 'not above'} the floor of {policy.floor:g}."
     )
     numbers = {**limits, "bar": policy.floor}
     return Check(name="floor", outcome="passed" if lower > policy.floor else "failed", sentence=words, numbers=numbers)
 
 
-def _brier(new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, whose: str) -> Check:
+def _brier(new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, whose: str, yardstick: Yardstick) -> Check:
     """The upper limit counts: that no harm was seen on forty patients does not say that there is none."""
-    margin, found = policy.calibration.brier, _brier_difference(new, old, policy, policy.error / 2)
+    margin, found = policy.calibration.brier, _brier_difference(new, old, policy, policy.error / 2, yardstick)
+    if found.value is None:
+        return _unreached("Brier score")
     upper = found.upper if found.upper is not None else math.inf
+    values = [yardstick.measure(one, yardstick.brier) for one in (new, old)]
     words = (
-        f"Brier score {_measure(new, 'brier'):.3f} against {whose} {_measure(old, 'brier'):.3f}: difference {found.value:+.3f}, "
+        f"Brier score {values[0]:.3f} against {whose} {values[1]:.3f}: difference {found.value:+.3f}, "
         f"upper limit {upper:+.3f}, {'not above' if upper <= margin else 'above'} the margin of {margin:g}."
     )
     outcome: Outcome = "passed" if upper <= margin else "failed"
@@ -385,28 +458,38 @@ def _brier(new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, whose: str)
     return Check(name="Brier score", outcome=outcome, sentence=words, numbers=numbers)
 
 
-def _in_the_large(new: pd.DataFrame, old: pd.DataFrame | None, margins: CalibrationMargins) -> Check:
-    gap, before = _gap(new), 0.0 if old is None else _gap(old)
+def _calibrated(new: pd.DataFrame, old: pd.DataFrame | None, margins: CalibrationMargins, yardstick: Yardstick) -> list[Check]:
+    if yardstick.composite:  # a check that nothing could fail would look like evidence
+        words = "Not judged: the composite's risk was fitted to these out-of-fold scores; see hypoxia validate on other patients."
+        return [Check(name=name, outcome="skipped", sentence=words) for name in ("calibration in the large", "calibration slope")]
+    return [_in_the_large(new, old, margins, yardstick), _slope(new, old, margins, yardstick)]
+
+
+def _in_the_large(new: pd.DataFrame, old: pd.DataFrame | None, margins: CalibrationMargins, yardstick: Yardstick) -> Check:
+    name = "calibration in the large"
+    gap, before = yardstick.gap(new), 0.0 if old is None else yardstick.gap(old)
+    if gap is None or before is None:
+        return _unreached(name)
     worse = abs(gap) - abs(before)
     against = "" if old is None else f" (the champion: {before:+.3f})"
     words = (
-        f"Mean probability minus share of events {gap:+.3f}{against}: {'within' if worse <= margins.in_the_large else 'beyond'} "
-        f"the margin of {margins.in_the_large:g}."
+        f"Mean probability minus {yardstick.observed} {gap:+.3f}{against}: "
+        f"{'within' if worse <= margins.in_the_large else 'beyond'} the margin of {margins.in_the_large:g}."
     )
     return Check(
-        name="calibration in the large",
+        name=name,
         outcome="passed" if worse <= margins.in_the_large else "failed",
         sentence=words,
         numbers={"gap": gap, "champion": before if old is not None else None, "margin": margins.in_the_large},
     )
 
 
-def _slope(new: pd.DataFrame, old: pd.DataFrame | None, margins: CalibrationMargins) -> Check:
+def _slope(new: pd.DataFrame, old: pd.DataFrame | None, margins: CalibrationMargins, yardstick: Yardstick) -> Check:
     """With no champion only a slope below 1 counts: probabilities that are too extreme mislead, shy ones do not."""
     name = "calibration slope"
     if margins.slope is None:
         return Check(name=name, outcome="skipped", sentence="The policy leaves the calibration slope out.")
-    slope, before = _slope_of(new), None if old is None else _slope_of(old)
+    slope, before = yardstick.slope(new), None if old is None else yardstick.slope(old)
     if slope is None or (old is not None and before is None):
         words = "No slope can be estimated: a model parts the classes without an error, or scores all alike."
         return Check(name=name, outcome="skipped", sentence=words)
@@ -426,12 +509,12 @@ def _times_from_one(slope: float) -> float:
     return math.inf if slope <= 0 else max(slope, 1 / slope)
 
 
-def _jackknife_lower(new: pd.DataFrame, old: pd.DataFrame, level: float) -> float:
-    """Lower limit of the difference of AUC from leaving out one patient at a time."""
+def _jackknife_lower(new: pd.DataFrame, old: pd.DataFrame, level: float, yardstick: Yardstick) -> float:
+    """Lower limit of the difference of ranking from leaving out one patient at a time."""
     patient, names = pd.factorize(new["patient"])
     without = (np.arange(len(names))[:, None] != patient[None, :]).astype(float)
     every = np.vstack([np.ones((1, len(new))), without])
-    values = measured(new, "roc_auc", every) - measured(old, "roc_auc", every)
+    values = np.subtract(*(measured(one, yardstick.rank, every, yardstick.horizon) for one in (new, old)))
     left_out = values[1:]
     count = len(left_out)
     variance = (count - 1) / count * float(((left_out - left_out.mean()) ** 2).sum())
@@ -443,27 +526,19 @@ def _resamples(policy: GatePolicy, level: float) -> int:
     return min(max(policy.bootstrap, math.ceil(20 / level)), MOST_RESAMPLES)
 
 
-def _brier_difference(new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, level: float) -> Estimate:
-    rng = np.random.default_rng(policy.seed)
-    return paired_difference(old, new, "brier", rng, _resamples(policy, level), level=1 - 2 * level)
-
-
-def _measure(predictions: pd.DataFrame, metric: str) -> float:
-    return float(measured(predictions, metric, np.ones((1, len(predictions))))[0])
-
-
-def _gap(predictions: pd.DataFrame) -> float:
-    return float(predictions["probability"].mean() - predictions["label"].mean())
-
-
-def _slope_of(predictions: pd.DataFrame) -> float | None:
-    y, probability = predictions["label"].to_numpy(), predictions["probability"].to_numpy()
-    found = float(slopes(y, probability, np.ones((1, len(predictions))))[0])
-    return None if math.isnan(found) else found
+def _brier_difference(new: pd.DataFrame, old: pd.DataFrame, policy: GatePolicy, level: float, yardstick: Yardstick) -> Estimate:
+    rng, count = np.random.default_rng(policy.seed), _resamples(policy, level)
+    return paired_difference(old, new, yardstick.brier, rng, count, level=1 - 2 * level, horizon=yardstick.horizon)
 
 
 def _agrees(said: float | None, found: float) -> bool:
     return math.isnan(found) if said is None else abs(said - found) <= AGREEMENT
+
+
+def _of_composites(challenger: Judged) -> tuple[str, ...]:
+    if challenger.card.composite is None:
+        return ()
+    return ("A composite has no held-out patients: it is judged on out-of-fold predictions of the patients that it learnt from.",)
 
 
 def _times(count: int) -> str:
@@ -472,6 +547,20 @@ def _times(count: int) -> str:
 
 def _skipped(name: str) -> Check:
     return Check(name=name, outcome="skipped", sentence="Nothing to compare.")
+
+
+def _unreached(name: str) -> Check:
+    words = "Not judged: nobody was followed up to the horizon."
+    return Check(name=name, outcome="insufficient evidence", sentence=words)
+
+
+def _yardstick(judged: Judged) -> Yardstick:
+    return yardstick_of(judged.card.horizon, composite=judged.card.composite is not None)
+
+
+def _whose(judged: Judged) -> str:
+    """A composite has no held-out patients: it is judged out of fold on all."""
+    return "held-out" if judged.card.composite is None else "out-of-fold"
 
 
 def _too_few(name: str) -> Check:

@@ -8,16 +8,18 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
 from pydantic import ValidationError
 
-from features.bundle import ModelCard
+from features.bundle import Estimate, ModelCard
 from features.errors import BundleError, InputError, did_you_mean
 from features.sources import TableSource
 from features.table import FeatureSchema
-from training.config import Study
+from training.config import Study, StudyBase
+from training.studies import KINDS
 from training.tracking import TAG, Store, artifacts_of, find_run
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -36,9 +38,10 @@ class JudgedModel:
     name, version : str or None
         In the registry; None for a run that registered nothing.
     predictions : DataFrame
-        Held out, as in ``Evaluation.predictions``; names of samples and patients are text.
+        Held out, as in ``Evaluation.predictions``; names of samples and patients are text. Of a composite, which has no held-out
+        patients: out of fold, one repeat of the cross-validation.
     internal : DataFrame or None
-        Out of fold, over development patients.
+        Out of fold, over development patients; all repeats.
     learnt_from, learnt_patients : frozenset of str
         Samples for development.
     split_hash : str
@@ -47,6 +50,8 @@ class JudgedModel:
         Of the settings by which the features were extracted, where the bundle's contract has it.
     bundle_folder : Path
         On this machine; not verified here, `features.bundle.load_bundle` does that.
+    permutation_p : float or None
+        Of a composite: how often its whole search found as much where the outcome had been dealt to the patients anew.
     """
 
     reference: str
@@ -56,7 +61,7 @@ class JudgedModel:
     card: ModelCard
     predictions: pd.DataFrame
     internal: pd.DataFrame | None
-    study: Study
+    study: StudyBase
     split_hash: str
     schema: FeatureSchema
     versions: dict[str, str]
@@ -64,6 +69,17 @@ class JudgedModel:
     learnt_from: frozenset[str] = frozenset()
     learnt_patients: frozenset[str] = frozenset()
     extraction_hash: str | None = None
+    permutation_p: float | None = None
+
+    @property
+    def horizon(self) -> float | None:
+        """Time by which the probability is the risk of the event; None for a model of two classes."""
+        return self.card.horizon
+
+    @property
+    def alternative(self) -> str:
+        """Of the Mann-Whitney test between the classes."""
+        return self.study.evaluation.alternative if isinstance(self.study, Study) else "two-sided"
 
     @property
     def title(self) -> str:
@@ -107,7 +123,7 @@ def load_judged(store: Store, reference: str) -> JudgedModel:
     if missing:
         raise InputError(f"{reference!r} recorded no model that was judged ({missing[0]} is missing); name a finished run.")
     try:
-        return _read(reference, found, folder)
+        return _read(reference, found, folder, _permutation_p(store, found.run_id))
     except (ValidationError, yaml.YAMLError, ValueError, KeyError, OSError) as cause:
         raise BundleError(
             f"The files of {reference!r} cannot be read by this version ({type(cause).__name__}); train the model again."
@@ -150,11 +166,28 @@ def children_of(store: Store, reference: str) -> list[str]:
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Predictions as they were recorded: names are text, also where they look like numbers."""
-    table = pd.read_csv(path, dtype={"sample": str, "patient": str}, keep_default_na=False, na_values={"probability": [""]})
+    numbers = {name: [""] for name in ("probability", "time", "score")}
+    table = pd.read_csv(path, dtype={"sample": str, "patient": str}, keep_default_na=False, na_values=numbers)
     called = table["called"].astype(str).map(CALLED)
     if called.isna().any() or not table["label"].isin((0, 1)).all() or not table["probability"].between(0, 1).all():
         raise ValueError("no predictions")
+    if "time" in table and not (table["time"] > 0).all():
+        raise ValueError("no follow-up")
     return table.assign(called=called.astype(bool))
+
+
+def signed_judgement(
+    card: ModelCard, predictions: pd.DataFrame, internal: pd.DataFrame | None
+) -> tuple[dict[str, Estimate], pd.DataFrame]:
+    """Estimates of the signed card by which a model is judged, and the recorded predictions that must give them.
+
+    Those of the held-out patients; of a composite, which has none, those of all its out-of-fold predictions, without the hazard
+    ratio, which the card has from the typical repeat.
+    """
+    if card.composite is None:
+        return card.held_out, predictions
+    said = {name: one for name, one in (card.internal or {}).items() if name != "hazard_ratio"}
+    return said, predictions if internal is None else internal
 
 
 def split_digest(splits: dict[str, list[str]]) -> str:
@@ -170,7 +203,16 @@ def split_digest(splits: dict[str, list[str]]) -> str:
     return hashlib.sha256(json.dumps(ordered, sort_keys=True).encode()).hexdigest()
 
 
-def _read(reference: str, found: Found, folder: Path) -> JudgedModel:
+def _permutation_p(store: Store, run_id: str) -> float | None:
+    run = find_run(store, run_id)
+    return None if run is None else run.data.metrics.get("permutation_p")
+
+
+def _study_of(content: dict[str, Any]) -> StudyBase:
+    return KINDS[content.get("kind", "classifier")].model_validate(content)
+
+
+def _read(reference: str, found: Found, folder: Path, permutation_p: float | None) -> JudgedModel:
     bundle, inner = folder / "bundle", folder / "predictions_internal.csv"
     splits = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
     card = ModelCard.model_validate_json((bundle / "card.json").read_text(encoding="utf-8"))
@@ -182,7 +224,7 @@ def _read(reference: str, found: Found, folder: Path) -> JudgedModel:
         card=card,
         predictions=read_predictions(folder / "predictions.csv"),
         internal=read_predictions(inner) if inner.exists() else None,
-        study=Study.model_validate(yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))),
+        study=_study_of(yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))),
         split_hash=split_digest(splits),
         schema=FeatureSchema.model_validate_json((bundle / "schema.json").read_text(encoding="utf-8")),
         versions=dict(card.versions),
@@ -190,6 +232,7 @@ def _read(reference: str, found: Found, folder: Path) -> JudgedModel:
         learnt_from=frozenset(map(str, splits["train"])),
         learnt_patients=frozenset(map(str, splits.get("train_patients", ()))),
         extraction_hash=_extraction_hash(bundle / "contract.json"),
+        permutation_p=permutation_p,
     )
 
 

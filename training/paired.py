@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,13 +22,15 @@ from scipy.stats import norm, rankdata
 
 from features.bundle import Estimate
 from features.errors import InputError
-from training.evaluation import patient_resamples
-from training.metrics import METRIC, WeightedPredictions
+from training.evaluation import metric_of, patient_resamples
+from training.metrics import Metric, WeightedPredictions
+from training.survival.metrics import SurvivalPredictions
 
 # Below either, no number is printed: with 9 events one patient moves the sensitivity by 11 points, and percentile intervals
 # no longer cover what they say they cover.
 LEAST_PATIENTS, LEAST_EVENTS = 20, 10
 NO_VARIANCE = 1e-14
+SAME_TIME = 1e-9
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def delong_interval(y: np.ndarray, score: np.ndarray, level: float = 0.95) -> Es
     """
     events, others = _by_class(y)
     if not len(events) or not len(others):
-        return Estimate(value=None, level=level, reason=METRIC["roc_auc"].undefined)
+        return Estimate(value=None, level=level, reason=metric_of("roc_auc").undefined)
     if min(len(events), len(others)) < 2:
         area = float(_areas(y, score[None, :])[0][0])
         return Estimate(value=area, level=level, reason="no interval: only one sample of a class is there")
@@ -119,7 +122,7 @@ def same_patients(predictions: Sequence[pd.DataFrame]) -> pd.Index:
     Parameters
     ----------
     predictions : sequence of DataFrame
-        With columns sample, patient and label, one row per sample.
+        With columns sample, patient and label, one row per sample; of times to an event also time.
 
     Returns
     -------
@@ -133,6 +136,11 @@ def same_patients(predictions: Sequence[pd.DataFrame]) -> pd.Index:
     """
     tables = [_by_sample(one) for one in predictions]
     first = tables[0]
+    if len({"time" in one for one in tables}) > 1:
+        raise InputError(
+            "One model is of times to an event and another of two classes, which have no measure in common; compare models of "
+            "one kind."
+        )
     for number, other in enumerate(tables[1:], start=2):
         shared = first.index.intersection(other.index)
         if len(shared) < len(first) or len(shared) < len(other):
@@ -141,15 +149,24 @@ def same_patients(predictions: Sequence[pd.DataFrame]) -> pd.Index:
                 f"{len(shared)} samples on both sides. A paired comparison needs the same; score all models on one labelled "
                 "table with --on TABLE."
             )
-        aligned = other.loc[first.index]
-        for column, words in (("patient", "belong to another patient"), ("label", "have another label")):
-            differing = int((aligned[column].astype(str) != first[column].astype(str)).sum())
-            if differing:
-                raise InputError(
-                    f"{differing} of {len(first)} samples of model 1 {words} for model {number}; a paired comparison needs one "
-                    "truth. Score all models on one labelled table with --on TABLE."
-                )
+        differing, words = _difference(first, other.loc[first.index])
+        if differing:
+            raise InputError(
+                f"{differing} of {len(first)} samples of model 1 {words} for model {number}; a paired comparison needs one "
+                "truth. Score all models on one labelled table with --on TABLE."
+            )
     return first.index
+
+
+def _difference(first: pd.DataFrame, other: pd.DataFrame) -> tuple[int, str]:
+    """Of how many samples two tables in one order tell another truth, and in what."""
+    for column, words in (("patient", "belong to another patient"), ("label", "have another label")):
+        differing = int((other[column].astype(str) != first[column].astype(str)).sum())
+        if differing:
+            return differing, words
+    if "time" not in first:
+        return 0, ""
+    return int((~np.isclose(other["time"], first["time"], rtol=SAME_TIME, atol=0)).sum()), "have another follow-up"
 
 
 def aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -159,7 +176,13 @@ def aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def paired_difference(
-    a: pd.DataFrame, b: pd.DataFrame, metric: str, rng: np.random.Generator, count: int = 2000, level: float = 0.95
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    metric: str,
+    rng: np.random.Generator,
+    count: int = 2000,
+    level: float = 0.95,
+    horizon: float | None = None,
 ) -> Estimate:
     """Difference of a measure, b minus a, with a percentile interval over resamples of patients drawn alike for both.
 
@@ -171,16 +194,25 @@ def paired_difference(
         Name of a metric; the sign is that of the measure (for the Brier score, negative is better for b).
     count : int
         Resamples.
+    horizon : float, optional
+        Of models of times to an event.
     """
-    return estimate_from(paired_values(a, b, metric, rng, count), level, METRIC[metric].undefined)
+    return estimate_from(paired_values(a, b, metric, rng, count, horizon), level, metric_of(metric).undefined)
 
 
-def paired_values(a: pd.DataFrame, b: pd.DataFrame, metric: str, rng: np.random.Generator, count: int = 2000) -> np.ndarray:
+def paired_values(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    metric: str,
+    rng: np.random.Generator,
+    count: int = 2000,
+    horizon: float | None = None,
+) -> np.ndarray:
     """Difference of a measure, b minus a: first as it is, then in each resample of patients, shape (1 + count,)."""
     first, second = aligned(a, b)
     weights, _ = patient_resamples(first, count, rng)
     every = np.vstack([np.ones((1, len(first))), weights])
-    return measured(second, metric, every) - measured(first, metric, every)
+    return measured(second, metric, every, horizon) - measured(first, metric, every, horizon)
 
 
 def bootstrap_p_value(values: np.ndarray) -> float | None:
@@ -203,10 +235,33 @@ def bootstrap_p_value(values: np.ndarray) -> float | None:
     return float(min(1.0, 2 * (rarer + 1) / (len(resamples) + 1)))
 
 
-def measured(predictions: pd.DataFrame, metric: str, weights: np.ndarray) -> np.ndarray:
-    """A measure of one model's predictions under several weightings of their rows, shape (n_weightings,)."""
-    y, probability, called = (predictions[name].to_numpy() for name in ("label", "probability", "called"))
-    return METRIC[metric].function(WeightedPredictions(y, probability, called, weights))
+def measured(predictions: pd.DataFrame, metric: str, weights: np.ndarray, horizon: float | None = None) -> np.ndarray:
+    """A measure of one model's predictions under several weightings of their rows, shape (n_weightings,).
+
+    As in ``training.evaluation``: over several folds rank measures are means within folds, all others within repeats.
+
+    Parameters
+    ----------
+    metric : str
+        Name of a metric of classes or, with a horizon, of times to an event.
+    weights : ndarray of shape (n_weightings, n_samples)
+    """
+    how = metric_of(metric)
+    by = ["repeat", "fold"] if how.needs == "ranks" and not metric.endswith("_pooled") else ["repeat"]
+    in_folds = {*by} <= {*predictions.columns}
+    groups = list(predictions.groupby(by, sort=False).indices.values()) if in_folds else [np.arange(len(predictions))]
+    values = np.array([_of_rows(predictions.iloc[rows], how, weights[:, rows], horizon) for rows in groups])
+    defined = ~np.isnan(values)
+    total, count = np.where(defined, values, 0.0).sum(axis=0), defined.sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _of_rows(rows: pd.DataFrame, metric: Metric, weights: np.ndarray, horizon: float | None) -> np.ndarray:
+    y, probability, called = (rows[name].to_numpy() for name in ("label", "probability", "called"))
+    if horizon is None:
+        return metric.function(WeightedPredictions(y, probability, called, weights))
+    survival: Any = SurvivalPredictions(rows["time"].to_numpy(), y.astype(bool), probability, called, weights, horizon)
+    return metric.function(survival)
 
 
 def estimate_from(values: np.ndarray, level: float, undefined: str) -> Estimate:
@@ -235,14 +290,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(one) for one in adjusted]
 
 
-def flips(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+def flips(a: pd.DataFrame, b: pd.DataFrame, horizon: float | None = None) -> pd.DataFrame:
     """Samples that the two models call differently.
+
+    Parameters
+    ----------
+    horizon : float, optional
+        Of models of times to an event: nobody knows which call is right of who was lost to follow-up before it.
 
     Returns
     -------
     DataFrame
         Columns: sample, patient, label, probability_a, probability_b, called_a, called_b, and better, True where the call
-        of b is the right one.
+        of b is the right one, False where that of a is, None where that is unknown.
     """
     first, second = aligned(a, b)
     both = first[["sample", "patient", "label"]].assign(
@@ -252,6 +312,9 @@ def flips(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
         called_b=second["called"].astype(bool),
     )
     both["better"] = both["called_b"] == (both["label"] == 1)
+    if horizon is not None:
+        lost = (first["label"] == 0) & (first["time"] < horizon)
+        both["better"] = both["better"].astype(object).mask(lost, None)
     return both.loc[both["called_a"] != both["called_b"]].reset_index(drop=True)
 
 

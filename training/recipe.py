@@ -131,7 +131,7 @@ class FittedRecipe:
     def words(self) -> str:
         """The pipeline in words."""
         given = None if self.score else "median imputation"
-        return ", ".join(filter(None, [self.harmonised, given, self.search.winner.candidate.words]))
+        return ", ".join(filter(None, [self.harmonised, given, self.search.winner.candidate.words.rstrip(".")]))
 
     def predict(self, inputs: pd.DataFrame) -> np.ndarray:
         """Probability of the event, shape (n_samples,).
@@ -221,8 +221,8 @@ def _fit_signature(recipe: Recipe, signature: SignatureRecipe, cohort: Cohort, w
 
 
 def refuse_what_cannot_be_fitted(recipe: Recipe, cohort: Cohort) -> None:
-    """Say before anything is learnt what the recipe would stop at: methods for another kind of endpoint, the harmoniser, the
-    filter of robust features.
+    """Say before anything is learnt what the recipe would stop at: methods for another kind of endpoint, the signature, the
+    harmoniser, the filter of robust features.
 
     Parameters
     ----------
@@ -232,7 +232,8 @@ def refuse_what_cannot_be_fitted(recipe: Recipe, cohort: Cohort) -> None:
     Raises
     ------
     InputError
-        The study names no protocol or site, values are missing that may not be, or a table of replicates cannot be used.
+        The study names no protocol or site, values are missing that may not be, a table of replicates cannot be used, or the
+        table has too few of the signature's genes.
     """
     survival = cohort.times is not None
     recipe.threshold_rule(survival), recipe.selection.needed(survival)
@@ -241,6 +242,8 @@ def refuse_what_cannot_be_fitted(recipe: Recipe, cohort: Cohort) -> None:
     if recipe.harmonise:
         inputs = _inputs(recipe.harmonise, cohort)
         recipe.harmonise.estimator((), inputs).fit(_coded(cohort, inputs).to_numpy())  # without features: only what it refuses
+    if recipe.signature:
+        fit_signature(recipe.signature, cohort.features, cohort.outcome, cohort.horizon, cohort.patients.to_numpy())
 
 
 def complete(features: pd.DataFrame) -> pd.DataFrame:

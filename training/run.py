@@ -11,6 +11,7 @@ import pandas as pd
 from features.audit import Audit, audit
 from features.cohort import Cohort, load_cohort, load_sequences
 from features.errors import InputError
+from training.baselines import Baseline, baseline_names, signature_baselines
 from training.config import Study
 from training.evaluation import Evaluation, FoldMemory, predictions_of, validate, validate_internally
 from training.explanation import Explanation, explain
@@ -40,6 +41,8 @@ class StudyResult:
     prognosis : dict of str to Prognosis
         Of times to an event: what the risks of the held-out patients, and those of the internal validation, say of the outcome;
         for a signature that was not learnt from it also what its score says in every patient.
+    baselines : dict of str to Baseline
+        Published signatures in the folds of the internal validation.
     """
 
     study: Study
@@ -51,6 +54,7 @@ class StudyResult:
     internal: Evaluation | None
     explanation: Explanation
     prognosis: dict[str, Prognosis]
+    baselines: dict[str, Baseline]
     seconds: float
 
     @property
@@ -101,7 +105,9 @@ def run(
     progress.stage("explaining the held-out patients")
     explanation = explain(fitted, development, held_out, study.rng("explanation"))
     related = prognoses(study, cohort, fitted, judged, internal) if cohort.horizon else {}
-    return StudyResult(study, cohort, found, split, fitted, judged, internal, explanation, related, time.monotonic() - start)
+    simpler = signature_baselines(study, development, internal, workers, progress) if internal else {}
+    seconds = time.monotonic() - start
+    return StudyResult(study, cohort, found, split, fitted, judged, internal, explanation, related, simpler, seconds)
 
 
 def prognoses(
@@ -140,6 +146,7 @@ def draw_held_out(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
         try:
             refuse_too_few_patients(cohort, held_out, internal.folds if internal else None, study.recipe.search.folds)
             refuse_what_cannot_be_fitted(study.recipe, cohort)
+            baseline_names(study, cohort)
         except InputError as error:
             raise InputError(f"Sequence {name!r}: {error}" if name else str(error)) from error
     return held_out

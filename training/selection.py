@@ -247,8 +247,9 @@ class SelectionSettings(Settings):
         return voters
 
     def needed(self, survival: bool) -> int:
-        """How many of the voters must agree."""
-        return self.votes if self.votes is not None else len(self.voters(survival)) // 2 + 1
+        """How many of the voters must agree; raises as ``voters`` does."""
+        voters = self.voters(survival)
+        return self.votes if self.votes is not None else len(voters) // 2 + 1
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,7 @@ def survival_figures(result: StudyResult) -> dict[str, Callable[[], Figure]]:
 
 def survival_lines(result: StudyResult) -> list[str]:
     """Sentences of the summary."""
-    found = []
-    for name, one in result.prognosis.items():
-        for words in prognosis_words(one):
-            found.append(f"- {name}: {words}.")
+    found = [f"- {name}: {words}." for name, one in result.prognosis.items() for words in prognosis_words(one)]
     return [*found, ""] if found else []
 
 

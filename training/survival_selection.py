@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from features.risk import RiskSets, cox_coefficients
+from features.partial_likelihood import RiskSets
+from features.risk import cox_coefficients
 from features.settings import Settings
 
 if TYPE_CHECKING:

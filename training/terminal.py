@@ -12,14 +12,19 @@ from rich.table import Table
 from features.audit import Audit
 from features.bundle import RESEARCH_USE_ONLY
 from features.store import tracking_uri
+from training.baselines import as_table
 from training.console import as_typed, say
 from training.report import estimate_rows, title_of, warnings_of
 from training.survival_report import prognosis_words
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
+    from training.baselines import Baseline
     from training.confounding import Confounding
+    from training.evaluation import Evaluation
     from training.run import StudyResult
     from training.tracking import Recorded
 
@@ -101,6 +106,8 @@ def print_result(console: Console, result: StudyResult, recorded: Recorded, uri:
         console.print(f"{test[0].upper()}{test[1:]}, on held-out patients: p = {result.held_out.p_value:.2g}")
     for name, one in result.prognosis.items():
         say(console, f"Outcome, {name}", "; ".join(prognosis_words(one)))
+    if result.internal and result.baselines:
+        print_baselines(console, "Published signatures in the same folds", result.internal, result.baselines, "this recipe")
     fitted = result.fitted
     if result.internal and result.internal.stability is not None:
         console.print(f"Stability of the selected features over resamples (1 same, 0 chance): {result.internal.stability:.2f}")
@@ -113,6 +120,16 @@ def print_result(console: Console, result: StudyResult, recorded: Recorded, uri:
         say(console, "Warning", warning, "yellow")
     print_recorded(console, recorded, uri)
     console.print(RESEARCH_USE_ONLY, style="bold")
+
+
+def print_baselines(console: Console, title: str, judged: Evaluation, found: Mapping[str, Baseline], own: str) -> None:
+    """The recipe and what is simpler, side by side, with the differences."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("internal", title_of(judged.headline), f"{own} less this"):
+        table.add_column(heading, justify="left" if heading == "internal" else "right")
+    for row in as_table(judged, found, own).itertuples():
+        table.add_row(str(row.Index), str(row.estimate), str(row.difference))
+    console.print(table)
 
 
 def _size(result: StudyResult, samples: pd.Index) -> str:

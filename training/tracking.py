@@ -383,10 +383,7 @@ def _metrics(result: StudyResult) -> dict[str, float]:
     if result.internal and result.internal.stability is not None:
         logged["selection_stability"] = result.internal.stability
     search = result.fitted.search
-    for name, one in result.prognosis.items():
-        ratio = one.as_json()["hazard_ratio_per_sd"]
-        if ratio is not None:
-            logged |= {f"{name.replace(' ', '_')}_hazard_ratio_per_sd{end}": ratio[key] for end, key in RATIO_OF.items()}
+    logged |= _about_signatures(result)
     return logged | {
         "threshold": result.fitted.threshold,
         "selected_features": len(result.fitted.selection.selected),
@@ -395,6 +392,19 @@ def _metrics(result: StudyResult) -> dict[str, float]:
         **({"inner_score_of_winner_not_a_performance": search.winner.mean} if search.trials else {}),
         "seconds": result.seconds,
     }
+
+
+def _about_signatures(result: StudyResult) -> dict[str, float]:
+    """Signatures as baselines, and what scores say of times to an event."""
+    logged: dict[str, float] = {}
+    for name, baseline in result.baselines.items():
+        headline = baseline.evaluation.headline
+        logged |= three(f"internal_{headline}_of_{name}", baseline.evaluation.estimates[headline])
+    for name, one in result.prognosis.items():
+        ratio = one.as_json()["hazard_ratio_per_sd"]
+        if ratio is not None:
+            logged |= {f"{name.replace(' ', '_')}_hazard_ratio_per_sd{end}": ratio[key] for end, key in RATIO_OF.items()}
+    return logged
 
 
 def three(name: str, estimate: Estimate) -> dict[str, float]:
@@ -445,6 +455,8 @@ def _write_tables(result: StudyResult, folder: Path) -> None:
     fitted.search.trace().to_csv(folder / "search.csv", index=False)
     _out_of_fold(result).to_parquet(folder / "search_out_of_fold.parquet")
     result.held_out.predictions.to_csv(folder / "predictions.csv", index=False)
+    if result.baselines:
+        write_json(folder / "baselines.json", {name: one.as_json() for name, one in result.baselines.items()})
     if result.prognosis:
         write_json(folder / "prognosis.json", {name: one.as_json() for name, one in result.prognosis.items()})
     if result.internal:

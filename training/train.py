@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,19 @@ from rich.console import Console
 from features.bundle import RESEARCH_USE_ONLY
 from features.cohort import Cohort
 from features.store import DEFAULT_FOLDER
+from training.baselines import Baseline, measured_against, with_features
 from training.components import component_scores
-from training.composite.alone import against_alone, as_table
 from training.composite.stacked import Stacked
 from training.composite.stacked_study import stacked_study
 from training.composite.study import CompositeStudy
 from training.composite.train import train_composite
 from training.config import Study, StudyBase
-from training.console import say, stderr_console
+from training.console import stderr_console
 from training.extracting import ensure_extracted
 from training.report import warnings_of
 from training.resume import UnfinishedRun
 from training.run import StudyResult, draw_held_out, load_cohorts, run
-from training.terminal import TerminalProgress, print_result, print_sequences
+from training.terminal import TerminalProgress, print_baselines, print_result, print_sequences
 from training.tracking import Recorded, Store, estimates_json, open_existing, open_store, plain, record, started_run
 from training.workers import Workers
 
@@ -74,18 +75,26 @@ def train_stacked(study: CompositeStudy, uri: str, workers: int | None = None) -
         internal = single.evaluation.internal
         searches = 2 * internal.folds * internal.repeats if internal else 0
         with TerminalProgress(console, searches) as progress:
-            found = against_alone(result, columns, pool, progress)
-    alone = {
-        modality: {
-            "internal": {name: one.model_dump() for name, one in judged.alone.estimates.items()},
-            "both_less_alone": {name: one.model_dump() for name, one in judged.difference.items()},
-        }
-        for modality, judged in found.items()
-    }
+            found = each_alone(result, columns, pool, progress)
+    alone = plain({modality: one.as_json() for modality, one in found.items()})
     if result.internal:
-        store.client.log_text(recorded.run_id, json.dumps(plain(alone), indent=1), "alone.json")
-        say(console, "Both modalities and each alone, internal", "\n" + as_table(found, result.internal).to_string())
-    return {**described(result, recorded, uri), "alone": plain(alone), "seconds": round(time.monotonic() - start, 2)}
+        store.client.log_text(recorded.run_id, json.dumps(alone, indent=1), "alone.json")
+        print_baselines(console, "Both modalities, and each alone in the same folds", result.internal, found, "both")
+    return {**described(result, recorded, uri), "alone": alone, "seconds": round(time.monotonic() - start, 2)}
+
+
+def each_alone(
+    result: StudyResult, columns: Mapping[str, list[str]], workers: Workers, progress: TerminalProgress
+) -> dict[str, Baseline]:
+    """Each modality alone, in the folds in which both were judged."""
+    if result.internal is None:
+        return {}
+    study, development, found = result.study, result.cohort.subset(result.split.train), {}
+    for modality, names in columns.items():
+        progress.stage(f"{modality} alone, in the same folds")
+        part = with_features(development, names)
+        found[modality] = measured_against(study, study.recipe, part, result.internal, workers, progress)
+    return found
 
 
 def scores_of(study: StudyBase, uri: str) -> dict[str, pd.Series]:
@@ -120,6 +129,8 @@ def described(result: StudyResult, recorded: Recorded, uri: str) -> dict[str, An
         },
         "candidates": {"tried": len(fitted.search.trials), "failed": len(fitted.search.failures)},
         "repeatable": result.repeatable,
+        "prognosis": plain({name: one.as_json() for name, one in result.prognosis.items()}),
+        "baselines": plain({name: one.as_json() for name, one in result.baselines.items()}),
         "warnings": list(warnings_of(result)),
         "seconds": round(result.seconds, 2),
         "research_use_only": RESEARCH_USE_ONLY,

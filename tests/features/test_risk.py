@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from lifelines.datasets import load_lung
-from scipy.optimize import approx_fprime
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from features.bundle import TRUSTED_TYPES
 from features.outcome import survival_outcome
-from features.risk import BoostedRisk, CoxRisk, RiskSets, cox_coefficients, log_time
+from features.partial_likelihood import PartialLikelihood
+from features.risk import BoostedRisk, CoxRisk, cox_coefficients, log_time
 
 MODELS = [
     CoxRisk(horizon=40, penalty=0.1),
@@ -51,21 +51,6 @@ def test_coxs_regression_is_that_of_r() -> None:
     np.testing.assert_allclose(CoxRisk().fit(X[:, :1], y).coef_, [0.0187201792045515], atol=1e-10)  # R survival 3.5.3
 
 
-def test_the_likelihood_is_that_of_r() -> None:
-    X, y = lung("age", "sex")
-    risk_sets = RiskSets.of(y["time"], y["event"])
-    value, gradient, _ = risk_sets.loss((X - X.mean(axis=0))[risk_sets.order], cox_coefficients(X, y))
-    assert value * len(y) == pytest.approx(742.84824578377, abs=1e-9)  # R survival 3.5.3
-    np.testing.assert_allclose(gradient, 0, atol=1e-12)
-
-
-def test_breslows_baseline_hazard_is_that_of_r() -> None:
-    X, y = lung("age", "sex")
-    of_breslow = np.array([0.0170128891984432, -0.5125647915187186])  # R survival 3.5.3, coxph(ties="breslow")
-    found = RiskSets.of(y["time"], y["event"]).cumulative_hazard((X - X.mean(axis=0)) @ of_breslow, y["time"] <= 365)
-    assert found == pytest.approx(0.879824022598981, abs=1e-10)  # R survival 3.5.3, basehaz(centered=TRUE) at 365 days
-
-
 @pytest.mark.parametrize(
     ("l1_ratio", "expected"),
     [
@@ -91,25 +76,14 @@ def test_ridge_with_more_features_than_samples_and_ties_is_that_of_lifelines(pen
     np.testing.assert_allclose(cox_coefficients(X, y, penalty), theirs.params_, atol=1e-6)
 
 
-@given(st.integers(0, 10_000))
-def test_derivatives_are_those_of_the_likelihood_with_ties_too(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    time, event = rng.integers(1, 5, size=12).astype(float), rng.random(12) < 0.7
-    risk_sets, X, at = RiskSets.of(time, event), rng.normal(size=(12, 2)), rng.normal(size=2)
-    _, gradient, curvature = risk_sets.loss(X, at)
-    np.testing.assert_allclose(approx_fprime(at, lambda b: risk_sets.loss(X, b)[0]), gradient, atol=1e-5)
-    np.testing.assert_allclose(approx_fprime(at, lambda b: risk_sets.loss(X, b)[1]), curvature, atol=1e-5)
-
-
 @settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([1e-3, 0.05, 1.0]))
 def test_no_step_from_the_estimate_leads_down(seed: int, l1_ratio: float, penalty: float) -> None:
     X, y = simulated(n=30, p=40, seed=seed, tied=True)
     X[:, 1] = X[:, 0]
     found = cox_coefficients(X, y, penalty, l1_ratio)
-    risk_sets = RiskSets.of(y["time"], y["event"])
-    _, gradient, _ = risk_sets.loss((X - X.mean(axis=0))[risk_sets.order], found)
-    gradient += penalty * (1 - l1_ratio) * found
+    score = PartialLikelihood(X, y["time"], y["event"]).at(found).score / len(y)
+    gradient = penalty * (1 - l1_ratio) * found - score
     lasso = penalty * l1_ratio
     np.testing.assert_allclose(gradient[found != 0], -lasso * np.sign(found[found != 0]), atol=2e-5 if lasso else 1e-8)
     assert np.abs(gradient[found == 0]).max(initial=0.0) <= lasso + 2e-5

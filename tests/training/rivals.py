@@ -1,4 +1,4 @@
-"""Pairs of models on the same made-up patients, with areas under the ROC curve that are known."""
+"""Pairs of models on the same made-up patients, whose merits are known."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import norm
 
-from features.bundle import Estimate, ModelCard
+from features.bundle import CompositeCard, Estimate, ModelCard, Part
 from features.table import FeatureSchema
-from training.metrics import METRICS
-from training.paired import measured
+from training.gate_measures import yardstick_of
+
+HORIZON = 60.0
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,72 @@ class Rival:
     card: ModelCard
     predictions: pd.DataFrame
     schema: FeatureSchema
+    internal: pd.DataFrame | None = None
+    permutation_p: float | None = None
 
     def with_predictions(self, predictions: pd.DataFrame) -> Rival:
-        return replace(self, predictions=predictions, card=card_of(predictions))
+        return replace(self, predictions=predictions, card=card_of(predictions, horizon=self.card.horizon))
 
 
 def rival(predictions: pd.DataFrame, version: str = "1", features: int = 4) -> Rival:
     names = [f"f{number}" for number in range(features)]
     return Rival("toy-hypoxia", version, card_of(predictions), predictions, FeatureSchema.of(names))
+
+
+def survival_rival(predictions: pd.DataFrame, version: str = "1", horizon: float = HORIZON) -> Rival:
+    return replace(rival(predictions, version), card=card_of(predictions, horizon=horizon))
+
+
+def composite_rival(predictions: pd.DataFrame, version: str = "1", permutation_p: float | None = 0.01, folds: int = 5) -> Rival:
+    """A composite with three repeats of its cross-validation, of which the first is the typical one."""
+    rng, n = np.random.default_rng(0), len(predictions)
+    repeats = [predictions.assign(repeat=number, fold=rng.permutation(n) % folds) for number in range(3)]
+    internal = pd.concat(repeats, ignore_index=True)
+    card = card_of(internal, horizon=HORIZON)
+    parts = (Part(name="fraction", modality="imaging", source="column"), Part(name="genes", modality="genes", source="column"))
+    about = {"held_out": {}, "internal": card.held_out, "held_out_patients": 0}
+    composite = CompositeCard(rule="separating_line", parts=parts, words="separating line")
+    card = card.model_copy(update={**about, "composite": composite})
+    return Rival("toy-hypoxia", version, card, repeats[0], FeatureSchema.of(["fraction", "genes"]), internal, permutation_p)
+
+
+def survival_pair(
+    rng: np.random.Generator, n: int = 200, told: tuple[float, float] = (0.5, 0.5), lost: float = 0.2
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions of two models of times to an event until 60 months, under proportional hazards.
+
+    Parameters
+    ----------
+    told : pair of float
+        Correlation of each model's score with the true log hazard, whose standard deviation is 1.5; 0 is noise.
+    lost : float
+        Share of patients who are lost to follow-up at a random time before the horizon.
+    """
+    truth = rng.normal(size=n)
+    until = -np.log(rng.random(n)) / (0.01 * np.exp(1.5 * truth))
+    leaving = np.where(rng.random(n) < lost, rng.uniform(1, HORIZON, size=n), HORIZON)
+    time, event = np.minimum(until, leaving), until < leaving
+    return tuple(predicted_risks(rng, truth, time, event, one) for one in told)  # type: ignore[return-value]
+
+
+def predicted_risks(
+    rng: np.random.Generator, truth: np.ndarray, time: np.ndarray, event: np.ndarray, told: float
+) -> pd.DataFrame:
+    score = told * truth + np.sqrt(1 - told**2) * rng.normal(size=len(truth))
+    probability = 1 - np.exp(-0.6 * np.exp(1.3 * max(told, 0.1) * score))
+    return pd.DataFrame(
+        {
+            "sample": [f"s{number}" for number in range(len(truth))],
+            "patient": [f"p{number}" for number in range(len(truth))],
+            "label": event.astype(int),
+            "probability": probability,
+            "threshold": 0.45,
+            "called": probability >= 0.45,
+            "repeat": 0,
+            "fold": 0,
+            "time": time,
+        }
+    )
 
 
 def pair(
@@ -84,9 +143,9 @@ def predicted(label: np.ndarray, scatter: np.ndarray, auc: float, lesions: int =
     )
 
 
-def card_of(predictions: pd.DataFrame, data_hash: str = "d" * 64) -> ModelCard:
-    once = np.ones((1, len(predictions)))
-    values = {metric.name: float(measured(predictions, metric.name, once)[0]) for metric in METRICS}
+def card_of(predictions: pd.DataFrame, data_hash: str = "d" * 64, horizon: float | None = None) -> ModelCard:
+    yardstick = yardstick_of(horizon)
+    values = {metric.name: yardstick.measure(predictions, metric.name) for metric in yardstick.metrics}
     return ModelCard(
         name="toy-hypoxia",
         study="toy",
@@ -103,4 +162,6 @@ def card_of(predictions: pd.DataFrame, data_hash: str = "d" * 64) -> ModelCard:
         fingerprint="f" * 64,
         data_hash=data_hash,
         versions={"python": "3.11"},
+        horizon=horizon,
+        time_unit="months" if horizon else None,
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from features.audit import audit
 from training.composite.biomarkers import MODALITIES, MeasuredBiomarkers
-from training.composite.run import biomarker_data, rules_of
+from training.composite.run import biomarker_data, fit_rules, refuse_what_cannot_be_joined, rules_of
 from training.composite.stacked import Stacked
 from training.composite.stacked_study import stacked_study
 from training.composite.study import CompositeStudy
@@ -35,11 +35,15 @@ def check_composite(study: CompositeStudy, uri: str) -> dict[str, Any]:
     ranges = _ranges(measured)
     for name, one in ranges.items():
         say(console, name, f"{one['patients']} patients, {one['lowest']:.4g} to {one['highest']:.4g}, median {one['median']:.4g}")
-    data = biomarker_data(study, measured)
-    splits = {name: data.fit(rule).splits_searched for name, rule in rules_of(study, measured).items()}
+    refuse_what_cannot_be_joined(study, measured)
+    fitted, notes = fit_rules(rules_of(study, measured), biomarker_data(study, measured))
+    splits = {name: one.splits_searched for name, one in fitted.items()}
     searched = ", ".join(f"{count} by {name.replace('_', ' ')}" for name, count in splits.items())
     say(console, "Splits to be searched", searched)
-    return plain({**found.model_dump(mode="json"), "warnings": found.warnings, "biomarkers": ranges, "splits": splits})
+    for note in notes:
+        say(console, "Warning", note, "yellow")
+    warnings = [*found.warnings, *notes]
+    return plain({**found.model_dump(mode="json"), "warnings": warnings, "biomarkers": ranges, "splits": splits})
 
 
 def _ranges(measured: MeasuredBiomarkers) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import chi2
@@ -24,7 +24,7 @@ def draw_correlation(axes: Axes, result: CompositeResult) -> None:
     values, event = result.biomarkers.to_numpy(dtype=float), result.outcome[1]
     for struck, name, colour in ((False, "no event seen", NOT_HYPOXIC), (True, "event", HYPOXIC)):
         own = event == struck
-        axes.scatter(*values[own].T, s=18, alpha=0.75, color=colour, label=f"{name} (n={int(own.sum())})")
+        axes.scatter(values[own, 0], values[own, 1], s=18, alpha=0.75, color=colour, label=f"{name} (n={int(own.sum())})")
     _frame(axes, result, f"Spearman {result.correlation.value:.2f}")
     cutoffs = [cutoff_alone(result, number) for number in range(len(BIOMARKERS))]
     axes.axvline(cutoffs[0], linestyle=":", linewidth=0.9, color="black", label="cutoffs of each alone")
@@ -36,7 +36,9 @@ def draw_correlation(axes: Axes, result: CompositeResult) -> None:
 def draw_line_stability(axes: Axes, result: CompositeResult) -> None:
     """The rule's border in resamples of the patients, who are coloured by how many of them call each more hypoxic."""
     stable, values = result.stability, result.biomarkers.to_numpy(dtype=float)
-    points = axes.scatter(*values.T, c=stable.frequency, cmap="coolwarm", vmin=0, vmax=1, s=20, edgecolor="black", linewidth=0.3)
+    points = axes.scatter(
+        values[:, 0], values[:, 1], c=stable.frequency, cmap="coolwarm", vmin=0, vmax=1, s=20, edgecolor="black"
+    )
     _frame(axes, result, f"{len(stable.fits)} resamples of the patients")
     shown = stable.fits[:MOST_LINES]
     for fitted in shown:
@@ -77,7 +79,8 @@ def draw_permutations(axes: Axes, test: PermutationTest) -> None:
         ylabel="permutations",
         title=f"p = {test.p_value:.3g} (naive {test.naive_p:.2g})",
     )
-    axes.legend(fontsize=7)
+    axes.margins(y=0.3)  # room for the legend
+    axes.legend(fontsize=7, loc="upper left")
 
 
 def cutoff_alone(result: CompositeResult, number: int) -> float:
@@ -94,7 +97,7 @@ def _frame(axes: Axes, result: CompositeResult, title: str) -> None:
     axes.title.set_fontsize(10)
 
 
-def _border(axes: Axes, rule: CompositeScore, **style: object) -> None:
+def _border(axes: Axes, rule: CompositeScore, **style: Any) -> None:
     """Where the score is 0."""
     if rule.rule == "both_high":
         _corner(axes, rule, style)
@@ -107,7 +110,7 @@ def _border(axes: Axes, rule: CompositeScore, **style: object) -> None:
         axes.axline(point, slope=-across / along, **style)
 
 
-def _corner(axes: Axes, rule: CompositeScore, style: dict[str, object]) -> None:
+def _corner(axes: Axes, rule: CompositeScore, style: dict[str, Any]) -> None:
     x, y = rule.cutoffs_
     far_x, far_y = (limits[1] if sign > 0 else limits[0] for sign, limits in zip(rule.signs, _limits(axes), strict=True))
     axes.plot([x, x, far_x], [far_y, y, y], **style)

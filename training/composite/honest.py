@@ -30,7 +30,6 @@ from training.progress import Progress, Silence
 from training.survival.checks import check_outcome
 from training.survival.cox import HazardRatio, hazard_ratio
 from training.survival.metrics import above, later
-from training.survival.slopes import cox_slopes
 
 # Products as small as these are slower on two threads, and ten times slower on a busy machine.
 ONE_THREAD = 1
@@ -77,7 +76,7 @@ class Biomarkers:
         object.__setattr__(self, "time", time)
         object.__setattr__(self, "event", event)
         count = len(set(self.patients))
-        if count < len(time):
+        if count != len(time):
             raise InputError(
                 f"There are {len(time)} rows of {count} patients, and a composite score takes one row per patient; "
                 "join the samples of a patient first."
@@ -98,8 +97,11 @@ class Biomarkers:
     def fit(self, rule: Rule, train: np.ndarray | None = None) -> Fitted:
         """Learn a rule from the patients at these positions (all, when left out; one may come several times)."""
         train = np.arange(len(self)) if train is None else train
-        values = self.seen_from(train)[train]
-        return rule.fit(values, self.time[train], self.event[train], self.signs, missing=self.missing)
+        return self.fit_to(self.seen_from(train), rule, train)
+
+    def fit_to(self, values: np.ndarray, rule: Rule, train: np.ndarray) -> Fitted:
+        """The same from values that are at hand, as ``seen_from`` gives them."""
+        return rule.fit(values[train], self.time[train], self.event[train], self.signs, missing=self.missing)
 
 
 @dataclass(frozen=True)
@@ -338,13 +340,13 @@ def permutation_p(
     training = training_of(data.whole, data.time, data.event, data.signs, data.missing)
     parts = rule.checked_parts(training)
     scorer = LogRankScorer(training.time, training.event)
-    statistic, members = float(scorer.z(parts).max()), parts.astype(float)
+    statistic = float(scorer.z(parts).max())
     dealt = [rng.permutation(len(training)) for _ in range(permutations)]
     with threadpool_limits(ONE_THREAD):
         if rule.outcome_makes_parts:
             null = np.array([_found_by(rule, training, rows) for rows in dealt])
         else:
-            null = np.array([scorer.permuted(rows).z(members).max() for rows in dealt])
+            null = np.array([scorer.permuted(rows).z(parts).max() for rows in dealt])
     p_value = (1 + int((null >= statistic - ROUNDING).sum())) / (1 + permutations)
     return PermutationTest(statistic, null, p_value, _naive(statistic), len(parts))
 
@@ -443,23 +445,23 @@ def stability(
     fits, called, optimism, failures = [], [], [], []
     with threadpool_limits(ONE_THREAD):
         for drawn in rng.integers(0, n, size=(resamples, n)):
+            values = data.seen_from(drawn)
             try:
-                fitted = data.fit(rule, drawn)
+                fitted = data.fit_to(values, rule, drawn)
             except InputError as cause:
                 failures.append(str(cause))
                 continue
-            score = _scores(fitted.rule, data.seen_from(drawn))
+            score = _scores(fitted.rule, values)
             fits.append(fitted)
             called.append(np.where(np.isnan(score), np.nan, score >= 0))
-            often = np.bincount(drawn, minlength=n)
-            optimism.append(_log_hazard(data, score, often) - _log_hazard(data, score, np.ones(n)))
+            optimism.append(_log_hazard(data, score, drawn) - _log_hazard(data, score))
     if not fits:
         raise InputError(f"None of {resamples} resamples of the patients gave a rule by {rule.name}: {failures[0]}")
     return Stability(
         tuple(fits),
         np.mean(called, axis=0),
         np.array(optimism),
-        _log_hazard(data, at_first, np.ones(n)),
+        _log_hazard(data, at_first),
         np.nanstd(whole, axis=0, ddof=1),
         tuple(failures),
     )
@@ -476,8 +478,7 @@ def _left_out(rules: Mapping[str, Rule], data: Biomarkers, train: np.ndarray) ->
     found: dict[str, np.ndarray | str] = {}
     for name, rule in rules.items():
         try:
-            fitted = rule.fit(values[train], data.time[train], data.event[train], data.signs, missing=data.missing)
-            found[name] = _scores(fitted.rule, values[rest])
+            found[name] = _scores(data.fit_to(values, rule, train).rule, values[rest])
         except InputError as cause:
             found[name] = str(cause)
     return found
@@ -516,12 +517,19 @@ def _out_of_fold(scores: np.ndarray, assigned: np.ndarray, data: Biomarkers, fai
     return OutOfFold(scores, ratios, np.array(concordances), tuple(failures))
 
 
-def _ratio(data: Biomarkers, score: np.ndarray) -> HazardRatio:
-    known = ~np.isnan(score)
+def _ratio(data: Biomarkers, score: np.ndarray, rows: np.ndarray | None = None) -> HazardRatio:
+    """Hazard ratio of the classes among the patients at these positions (all, when left out) who have a score."""
+    rows = np.arange(len(data)) if rows is None else rows
+    rows = rows[~np.isnan(score[rows])]
     try:
-        return hazard_ratio(data.time[known], data.event[known], score[known] >= 0)
+        return hazard_ratio(data.time[rows], data.event[rows], score[rows] >= 0)
     except InputError as cause:  # all on one side, or none scored
         return HazardRatio(None, None, None, None, None, str(cause))
+
+
+def _log_hazard(data: Biomarkers, score: np.ndarray, rows: np.ndarray | None = None) -> float:
+    found = _ratio(data, score, rows).value
+    return float("nan") if found is None else float(np.log(found))
 
 
 def _concordance(data: Biomarkers, score: np.ndarray, fold_of: np.ndarray) -> float:
@@ -529,12 +537,6 @@ def _concordance(data: Biomarkers, score: np.ndarray, fold_of: np.ndarray) -> fl
     time, event, score, fold_of = data.time[known], data.event[known], score[known], fold_of[known]
     comparable = later(time, event, time, event) & (fold_of[:, None] == fold_of)
     return float((comparable * above(score, score)).sum() / comparable.sum()) if comparable.any() else float("nan")
-
-
-def _log_hazard(data: Biomarkers, score: np.ndarray, often: np.ndarray) -> float:
-    known = ~np.isnan(score)
-    high = (score[known] >= 0).astype(float)
-    return float(cox_slopes(data.time[known], data.event[known], high, often[None, known].astype(float))[0])
 
 
 def _pooled_z(rule: Rule, data: Biomarkers, rows: np.ndarray, folds: int, rng: np.random.Generator) -> float:

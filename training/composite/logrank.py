@@ -51,8 +51,8 @@ class LogRankScorer:
 
         Parameters
         ----------
-        parts : ndarray of shape (n_parts, n_patients)
-            1 or True for the patients of the part. Give numbers (float) if the same parts are scored many times.
+        parts : ndarray of shape (n_parts, n_patients), bool
+            True for the patients of the part.
 
         Returns
         -------
@@ -69,7 +69,7 @@ class LogRankScorer:
         return other
 
     def _scored(self, parts: np.ndarray) -> np.ndarray:
-        members = np.asarray(parts, dtype=float)
+        members = parts.astype(float)
         at_risk = members @ self._at_risk
         expected, spread = (at_risk @ self._linear).T
         variance = spread - np.square(at_risk, out=at_risk) @ self._square

@@ -9,6 +9,7 @@ import numpy as np
 
 from features.bundle import RESEARCH_USE_ONLY
 from training.composite.figures import draw_correlation, draw_hazard_ratios, draw_line_stability, draw_permutations
+from training.composite.groups import GROUPS
 from training.composite.honest import APPARENT
 from training.composite.run import CompositeResult, RuleResult, outcome_of
 from training.survival.figures import (
@@ -62,7 +63,7 @@ def warnings_of(result: CompositeResult) -> tuple[str, ...]:
     failures = len(chosen.out_of_fold.failures) + len(result.stability.failures)
     if failures:
         found.append(f"{failures} folds or resamples gave no rule: groups of the size asked for are hard to find.")
-    return (*found, *result.prognosis.notes)
+    return (*found, *result.notes, *result.prognosis.notes)
 
 
 def best_rule(result: CompositeResult) -> str | None:
@@ -262,10 +263,10 @@ def _apparent_curves(axes: Axes, result: CompositeResult) -> None:
 def _four_groups(axes: Axes, result: CompositeResult) -> None:
     times, event = outcome_of(result.cohort)
     complete = result.biomarkers.notna().all(axis=1).to_numpy()
-    test = result.groups.log_rank
+    test, groups = result.groups.log_rank, result.groups.outcomes(times[complete], event[complete])
     draw_kaplan_meier(
         axes,
-        result.groups.outcomes(times[complete], event[complete]),
+        {name: groups[name] for name in (GROUPS[2], GROUPS[0], GROUPS[1], GROUPS[3]) if name in groups},
         title="Groups by either biomarker's own cutoff",
         unit=result.cohort.time_unit,
         horizon=result.cohort.horizon,

@@ -17,11 +17,11 @@ from pydantic import Field
 
 from features.composite import BIOMARKERS, CompositeScore, RuleName, weighted_sum
 from features.errors import InputError
+from features.partial_likelihood import PartialLikelihood
 from features.settings import Settings
 from training.composite.logrank import ROUNDING, LogRankScorer
 from training.composite.splits import corner_of, corner_parts, cutoff_of, linear_parts, threshold_parts, widest_line
 from training.survival.checks import check_outcome
-from training.survival.partial_likelihood import PartialLikelihood
 
 FEWEST_EVENTS = 5
 Missing = Literal["refuse", "alone"]

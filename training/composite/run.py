@@ -92,6 +92,8 @@ class CompositeResult:
         Of the same, with the clinical covariates.
     added : dict of str to AddedValue
         What the out-of-fold score adds to each biomarker alone.
+    notes : tuple of str
+        Rules that could not be compared, and why.
     """
 
     study: CompositeStudy
@@ -138,8 +140,8 @@ def run_composite(study: CompositeStudy, measured: MeasuredBiomarkers, progress:
     everyone = measured.of_everyone()
 
     progress.stage("searching all splits for each rule")
-    rules = rules_of(study, measured)
-    fitted = {name: data.fit(rule) for name, rule in rules.items()}
+    fitted, notes = fit_rules(rules_of(study, measured), data)
+    rules = {name: rule for name, rule in rules_of(study, measured).items() if name in fitted}
     own = study.composite
     assert not isinstance(own, Stacked)  # noqa: S101 - searched for by training.run
 
@@ -182,6 +184,7 @@ def run_composite(study: CompositeStudy, measured: MeasuredBiomarkers, progress:
         prognosis=related,
         added=_added_over_each(related, frame.set_axis(cohort.patients.to_numpy())),
         seconds=time.monotonic() - start,
+        notes=notes,
     )
 
 
@@ -220,6 +223,43 @@ def rules_of(study: CompositeStudy, measured: MeasuredBiomarkers) -> dict[str, R
     return named
 
 
+def fit_rules(rules: Mapping[str, Rule], data: Biomarkers) -> tuple[dict[str, Fitted], tuple[str, ...]]:
+    """Rules learnt from all patients, and sentences on those that are there for comparison only and cannot be.
+
+    Raises
+    ------
+    InputError
+        The first rule, or a cutoff of one biomarker alone, cannot be learnt.
+    """
+    needed = {next(iter(rules)), *(f"{modality}_alone" for modality in MODALITIES)}
+    fitted, notes = {}, []
+    for name, rule in rules.items():
+        try:
+            fitted[name] = data.fit(rule)
+        except InputError as cause:
+            if name in needed:
+                raise
+            notes.append(f"No comparison with {name.replace('_', ' ')}: {cause}")
+    return fitted, tuple(notes)
+
+
+def refuse_what_cannot_be_joined(study: CompositeStudy, measured: MeasuredBiomarkers) -> None:
+    """Say before a run is started what it would stop at.
+
+    Raises
+    ------
+    InputError
+        The study's own rule cannot be learnt from all patients, or there are fewer events than folds.
+    """
+    data = biomarker_data(study, measured)
+    fit_rules(rules_of(study, measured), data)
+    if data.event.sum() < study.evaluation.folds:
+        raise InputError(
+            f"There are {int(data.event.sum())} events, fewer than the {study.evaluation.folds} folds (evaluation.folds); use "
+            "fewer folds, or follow the patients longer."
+        )
+
+
 def out_of_fold_predictions(cohort: Cohort, judged: CrossValidated, name: str, pipeline: Pipeline) -> pd.DataFrame:
     """Out-of-fold scores of a rule as predictions like any model's, all repeats."""
     found, times = judged.rules[name], cohort.times
@@ -247,11 +287,18 @@ def out_of_fold_predictions(cohort: Cohort, judged: CrossValidated, name: str, p
 
 
 def _with_risk(fitted: Fitted, out_of_fold: OutOfFold, cohort: Cohort) -> Pipeline:
-    """The score, then a risk of one variable; learnt from out-of-fold scores, since on its own patients a score is too good."""
+    """The score, then a risk of one variable; learnt from out-of-fold scores, since on its own patients a score is too good.
+
+    The direction was said beforehand: where out-of-fold scores fall with the hazard, as those of noise often do, the risk is the
+    same for all. Turned around it would tell the patients whom it was turned by apart.
+    """
     score = out_of_fold.scores[out_of_fold.typical]
     known = ~np.isnan(score)
     times, event = outcome_of(cohort)
-    head = CoxRisk(horizon=cohort.horizon).fit(score[known, None], survival_outcome(times[known], event[known]))
+    outcome = survival_outcome(times[known], event[known])
+    head = CoxRisk(horizon=cohort.horizon).fit(score[known, None], outcome)
+    if head.coef_[0] < 0:
+        head.fit(np.zeros((int(known.sum()), 1)), outcome)
     return Pipeline([("score", fitted.rule), ("risk", head)])
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from features.composite import weighted_sum
 from features.errors import InputError
 
-MOST_PATIENTS = 1000  # beyond, the parts (up to half the square of it) no longer fit in a laptop's memory
+# Beyond, the parts (up to half the square of the patients, three times as many for lines of any slope) do not fit in memory.
+MOST_PATIENTS, MOST_FOR_ANY_SLOPE = 1000, 500
 # Two slopes from doubles that differ by less than this share may be one slope and rounding: those are compared exactly.
 DOUBTFUL = 1e-14
 
@@ -118,9 +119,9 @@ def linear_parts(x: np.ndarray, y: np.ndarray, minimum: int, *, monotone: bool =
     Raises
     ------
     InputError
-        There are more than 1000 patients.
+        There are more than 1000 patients; 500, if lines of any slope count.
     """
-    refuse_too_many(len(x))
+    refuse_too_many(len(x), MOST_PATIENTS if monotone else MOST_FOR_ANY_SLOPE)
     if monotone:
         return _large_enough(_swept(x, y), minimum)
     turned = [_swept(x, y), _swept(y, -x), _swept(-y, x)]  # high x and high y; high y and low x; low y and high x
@@ -208,11 +209,11 @@ def between(below: float, above: float) -> float:
     return middle if below < middle <= above else above
 
 
-def refuse_too_many(n_patients: int) -> None:
+def refuse_too_many(n_patients: int, most: int = MOST_PATIENTS) -> None:
     """Refuse what would not fit in memory."""
-    if n_patients > MOST_PATIENTS:
+    if n_patients > most:
         raise InputError(
-            f"The exact search is made for up to {MOST_PATIENTS} patients (here {n_patients}); "
+            f"The exact search is made for up to {most} patients (here {n_patients}); "
             "use the rule `cox`, or learn the line from some of them."
         )
 

@@ -30,7 +30,8 @@ def stacked_study(study: CompositeStudy, uri: str) -> tuple[Study, Cohort, dict[
     components = components_of(study, uri)
     scores = {component.name: component.scores for component in components.values()}
     patterns = tuple(name for one in study.biomarkers for name in _patterns(one, scores))
-    cohort = load_cohort(study.cohort.model_copy(update={"features": patterns}), study.folder, scores)
+    settings = study.cohort.model_copy(update={"features": patterns})
+    cohort = load_cohort(settings, study.folder, scores)
     columns = {
         modality: _columns(one, cohort.features.columns) for modality, one in zip(MODALITIES, study.biomarkers, strict=True)
     }
@@ -40,7 +41,8 @@ def stacked_study(study: CompositeStudy, uri: str) -> tuple[Study, Cohort, dict[
     single = Study(
         name=study.name,
         seed=study.seed,
-        cohort=study.cohort,
+        cohort=settings,
+        scores={component.name: component.title for component in components.values()},
         partition=stacked.partition,
         recipe=stacked.recipe,
         evaluation=stacked.evaluation,

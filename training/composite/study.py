@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from features.cohort import BinaryEndpoint
+from features.errors import InputError
 from features.settings import Settings
 from features.survival import SurvivalEndpoint
 from training.composite.rules import Rule
@@ -180,8 +181,23 @@ class CompositeStudy(StudyBase):
         endpoints = (SurvivalEndpoint, BinaryEndpoint) if stacked else SurvivalEndpoint
         if not isinstance(self.cohort.endpoint, endpoints):
             raise ValueError(f"cohort.endpoint.kind must be survival for composite.kind: {self.composite.kind}")
+        if self.scores:
+            raise ValueError("scores: a composite takes a registered model's score as imaging or genes (kind: model) alone")
         if self.cohort.sequences:
             raise ValueError("cohort.sequences: a composite has one table; join its files under cohort.source.path")
+        return self
+
+    @model_validator(mode="after")
+    def _recipe_is_of_the_endpoint(self) -> Self:
+        if not isinstance(self.composite, Stacked):
+            return self
+        recipe, survival = self.composite.recipe, isinstance(self.cohort.endpoint, SurvivalEndpoint)
+        if recipe.signature:
+            raise ValueError("composite.recipe.signature: a stacked composite is searched for; train the signature as a model")
+        try:
+            recipe.threshold_rule(survival), recipe.selection.needed(survival)
+        except InputError as cause:
+            raise ValueError(f"composite.{cause}") from cause
         return self
 
     @property

@@ -14,7 +14,7 @@ from training.components import ComponentScores, component_scores
 from training.composite.biomarkers import MODALITIES, MeasuredBiomarkers, biomarkers_of, complete_cases
 from training.composite.record import composite_json, record_composite
 from training.composite.report import HEADINGS, findings, rule_rows, warnings_of
-from training.composite.run import CompositeResult, run_composite
+from training.composite.run import CompositeResult, refuse_what_cannot_be_joined, run_composite
 from training.composite.study import ColumnBiomarker, CompositeStudy, HypoxicFractionBiomarker, ModelBiomarker
 from training.console import say, stderr_console
 from training.terminal import TerminalProgress, print_recorded
@@ -25,6 +25,7 @@ def train_composite(study: CompositeStudy, uri: str) -> dict[str, Any]:
     """Run a study of a composite and record it; returns what ``hypoxia train --json`` prints."""
     console = stderr_console()
     measured = load_biomarkers(study, uri)
+    refuse_what_cannot_be_joined(study, measured)
     store = open_store(uri)
     tags = {"data_hash": measured.cohort.data_hash, "composite": study.composite.kind}
     with started_run(store, study, tags) as run_id, TerminalProgress(console, 1) as progress:

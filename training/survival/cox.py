@@ -12,10 +12,10 @@ from scipy.stats import chi2 as chi_square
 from scipy.stats import norm
 
 from features.errors import InputError
+from features.partial_likelihood import PartialLikelihood
 from training.survival.checks import check_groups, check_outcome
 from training.survival.design import Design, design_of
 from training.survival.discrimination import Measure, harrell_c
-from training.survival.partial_likelihood import PartialLikelihood
 
 FEW_PATIENTS = 10
 FEW_EVENTS = 10
@@ -92,7 +92,7 @@ def hazard_ratio(time: np.ndarray, event: np.ndarray, group: np.ndarray, *, leve
     beta = likelihood.maximum()
     if beta is not None:
         return _wald(likelihood, float(beta[0]), few, level)
-    if likelihood.at(np.zeros(1)).information[0, 0] <= likelihood.least_information[0]:
+    if likelihood.is_flat_at(np.zeros(1)):
         return HazardRatio(None, None, None, None, None, "not estimable: no event while both groups were at risk", level)
     return _firth(likelihood, "; ".join([_why_not(labels, codes, event), *([few] if few else [])]), level)
 

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from features.bundle import Estimate
 from features.errors import InputError
+from features.partial_likelihood import PartialLikelihood
 from training.survival.checks import check_outcome
 from training.survival.curves import kaplan_meier
 from training.survival.metrics import (
@@ -26,7 +27,6 @@ from training.survival.metrics import (
     log_minus_log,
     uno_weights,
 )
-from training.survival.partial_likelihood import PartialLikelihood
 
 NO_PAIR = "no two patients can be compared"
 

@@ -10,9 +10,9 @@ import pandas as pd
 from scipy.stats import chi2 as chi_square
 from scipy.stats import rankdata
 
+from features.partial_likelihood import PartialLikelihood
 from training.survival.cox import CoxFit
 from training.survival.curves import kaplan_meier
-from training.survival.partial_likelihood import PartialLikelihood
 
 TimeScale = Literal["km", "identity", "log", "rank"]
 
@@ -68,22 +68,20 @@ def proportional_hazards(fit: CoxFit, transform: TimeScale = "km") -> Proportion
     """
     likelihood = PartialLikelihood(fit.design.columns.to_numpy(), fit.time, fit.event)
     scale = _scaled(fit.time, fit.event, transform)
-    own = scale[likelihood.order][likelihood.dead]
-    centred = own - scale[fit.event].mean()
+    struck = likelihood.risk_sets.order[likelihood.risk_sets.event]
+    own, chosen = scale[struck], likelihood.X[likelihood.risk_sets.event]
     beta = fit.table["coefficient"].to_numpy()
-    sets = likelihood.risk_sets(beta)
-    distance = likelihood.X[likelihood.dead] - sets.mean
-    information = _information(sets.variance, centred)
-    table = _tests(centred @ distance, information, _positions(fit))
+    moments = likelihood.moments(beta)
+    distance = chosen - moments.mean
+    centred = own - own.mean()
+    information = _information(moments.variance, centred)
     p = len(beta)
-    mean = _mean_of_tied(distance, likelihood.X[likelihood.dead], likelihood.time[likelihood.dead])
-    scaled = np.linalg.solve(information[:p, :p] / len(own), mean.T).T + beta
-    earliest_first = slice(None, None, -1)
+    scaled = np.linalg.solve(information[:p, :p] / len(own), _mean_of_tied(distance, chosen, fit.time[struck]).T).T + beta
     return ProportionalHazards(
-        table=table,
-        residuals=pd.DataFrame(scaled[earliest_first], columns=fit.table.index),
-        time=likelihood.time[likelihood.dead][earliest_first],
-        scaled_time=own[earliest_first],
+        table=_tests(centred @ distance, information, _positions(fit)),
+        residuals=pd.DataFrame(scaled, columns=fit.table.index),
+        time=fit.time[struck],
+        scaled_time=own,
         transform=transform,
     )
 

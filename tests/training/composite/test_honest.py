@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
@@ -58,6 +60,13 @@ def test_a_rule_whose_parts_come_from_the_outcome_is_refitted_in_every_permutati
     dealt = [rng.permutation(60) for _ in range(15)]
     null = [CoxPredictor().fit(data.whole, data.time[rows], data.event[rows]).statistic for rows in dealt]
     np.testing.assert_allclose(found.null, null, atol=1e-9)
+
+
+def test_999_permutations_of_the_search_of_118_patients_take_less_than_20_seconds() -> None:
+    data = simulated(n=118)
+    start = time.perf_counter()
+    permutation_p(SeparatingLine(), data, 999, np.random.default_rng(0))
+    assert time.perf_counter() - start < 20
 
 
 def test_results_depend_on_the_generator_alone() -> None:

@@ -5,11 +5,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from features.errors import InputError
+from features.partial_likelihood import PartialLikelihood
 from training.composite.logrank import LogRankScorer
 from training.composite.rules import COMPARED, Alone, BothHigh, CoxPredictor, Rule, SeparatingLine
 from training.composite.splits import corner_parts, linear_parts, threshold_parts
 from training.survival.curves import log_rank
-from training.survival.partial_likelihood import PartialLikelihood
 
 
 def cohort(seed: int = 0, n: int = 90, effect: float = 0.8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -182,3 +182,5 @@ def test_all_lines_of_118_patients_are_searched_in_a_fifth_of_a_second() -> None
 def test_more_patients_than_memory_holds_are_refused_in_one_sentence() -> None:
     with pytest.raises(InputError, match="up to 1000 patients"):
         linear_parts(np.arange(1001.0), np.arange(1001.0), 10)
+    with pytest.raises(InputError, match="up to 500 patients"):
+        linear_parts(np.arange(501.0), np.arange(501.0), 10, monotone=False)

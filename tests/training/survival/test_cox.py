@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy.optimize import brentq, linprog
+from scipy.optimize import brentq
 
 from features.errors import InputError
 from training.survival.cox import added_value, cox, hazard_ratio
-from training.survival.partial_likelihood import PartialLikelihood
 
 
 @pytest.fixture
@@ -36,36 +35,6 @@ def test_a_cox_model_is_that_of_lifelines(followed) -> None:
     assert_allclose(ours.table["coefficient"], theirs.params_, atol=1e-5)
     assert_allclose(ours.table["se"], theirs.standard_errors_, atol=1e-5)
     assert ours.log_likelihood == pytest.approx(theirs.log_likelihood_, rel=1e-8)
-
-
-@given(st.integers(0, 10**6))
-def test_the_derivatives_are_those_of_the_likelihood(seed) -> None:
-    rng = np.random.default_rng(seed)
-    likelihood = PartialLikelihood(rng.normal(size=(20, 2)), rng.integers(1, 6, 20).astype(float), rng.random(20) < 0.7)
-    beta, step = rng.normal(size=2), 1e-5
-    here = likelihood.at(beta)
-    for own, unit in enumerate(np.eye(2)):
-        up, down = likelihood.at(beta + step * unit), likelihood.at(beta - step * unit)
-        assert here.score[own] == pytest.approx((up.log_likelihood - down.log_likelihood) / (2 * step), rel=1e-4, abs=1e-5)
-        assert_allclose(here.information[own], -(up.score - down.score) / (2 * step), rtol=1e-4, atol=1e-5)
-
-
-@given(st.integers(0, 10**6), st.integers(5, 16))
-def test_a_likelihood_has_a_maximum_unless_some_direction_always_is_highest_in_whom_the_event_strikes(seed, n) -> None:
-    """Bryson & Johnson 1981: such a direction is a linear programme."""
-    rng = np.random.default_rng(seed)
-    X, time, event = rng.integers(0, 4, (n, 2)).astype(float), rng.integers(1, 6, n).astype(float), rng.random(n) < 0.6
-    event[0] = True
-    ahead = np.vstack([X[i] - X[time >= time[i]] for i in np.flatnonzero(event)])
-    likelihood = PartialLikelihood(X, time, event)
-    if np.linalg.matrix_rank(ahead) < 2:
-        assert likelihood.maximum() is None
-        return
-    highest = linprog(-ahead.sum(axis=0), A_ub=-ahead, b_ub=np.zeros(len(ahead)), bounds=[(-1, 1)] * 2)
-    beta = likelihood.maximum()
-    assert (beta is None) == (-highest.fun > 1e-7)
-    if beta is not None:
-        assert_allclose(likelihood.at(beta).score, 0, atol=1e-6)
 
 
 def test_two_groups_alone_or_as_a_covariate_have_one_hazard_ratio(followed) -> None:

@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 from sklearn.metrics import roc_auc_score
 
+from features.partial_likelihood import PartialLikelihood
 from training.survival.cox import hazard_ratio
 from training.survival.discrimination import auc_at, brier_at, calibration_slope, harrell_c, uno_c
 from training.survival.metrics import SURVIVAL_METRIC, SURVIVAL_METRICS, SurvivalPredictions, censoring_curves
-from training.survival.partial_likelihood import PartialLikelihood
 from training.survival.slopes import cox_slopes
 
 HORIZON = 5.0
