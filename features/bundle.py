@@ -122,8 +122,8 @@ class CompositeCard(Settings):
     missing : {"refuse", "alone"}
         Whether a patient without one of the biomarkers is refused, or judged by the other alone.
     theta_degrees, offset : float or None
-        Direction of the score in the plane of the standardised biomarkers, and where the line cuts it; None for a rule
-        without line.
+        Direction in which the score rises, in the plane of the biomarkers in their own units, and the line's distance from
+        the origin along it; None for a rule without line.
     x_intercept, y_intercept : float or None
         Where the line meets each biomarker's axis, in its unit; None where it does not.
     words : str

@@ -163,7 +163,7 @@ class PartialLikelihood:
     def at(self, beta: np.ndarray) -> Derivatives:
         """Log-likelihood, score and information at some coefficients."""
         sets, event = self.risk_sets, self.risk_sets.event
-        log_hazard, hazard = self._hazards(beta)
+        log_hazard, hazard = relative_hazards(self.X @ beta)
         at_risk = sets.at_risk(hazard)
         share = np.where(event, 1 / at_risk, 0.0)
         until = np.cumsum(np.add.reduceat(share, sets.starts))[sets.moment]
@@ -177,7 +177,7 @@ class PartialLikelihood:
 
     def moments(self, beta: np.ndarray) -> Moments:
         """Means and variances of the covariates among those at risk at each event."""
-        event, (_, hazard) = self.risk_sets.event, self._hazards(beta)
+        event, (_, hazard) = self.risk_sets.event, relative_hazards(self.X @ beta)
         of_pairs = self.X[:, :, None] * self.X[:, None, :]
         total, mean, square = (
             self.risk_sets.at_risk(_times(hazard, of))[event] for of in (np.ones(len(hazard)), self.X, of_pairs)
@@ -199,11 +199,11 @@ class PartialLikelihood:
         information = self.at(beta).information / np.outer(self.scale, self.scale)
         return bool(np.linalg.eigvalsh(information)[0] < FLATTEST)
 
-    def _hazards(self, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log relative hazards and hazards; their unit, which cancels, leaves room for both ends."""
-        linear = self.X @ beta
-        linear = linear - linear.max() + GREATEST
-        return linear, np.exp(np.maximum(linear, LEAST))
+
+def relative_hazards(linear: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log relative hazards along the last axis, and hazards; their unit, which cancels, leaves room for both ends."""
+    linear = linear - linear.max(axis=-1, keepdims=True) + GREATEST
+    return linear, np.exp(np.maximum(linear, LEAST))
 
 
 def highest(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import yaml
-from recorded import SETTINGS, card_of
+from recorded import SETTINGS, card_of, recorded_model, table_of
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from toy import toy_study
@@ -146,3 +148,34 @@ def recorded_composite(
     with started_run(store, study, {"data_hash": measured.cohort.data_hash, "composite": rule}) as run_id:
         record_composite(store, run_id, run_composite(study, measured))
     return run_id
+
+
+@cache
+def survival_store(root: Path) -> Path:
+    """A store with models of times to an event, composites, and a model of two classes; made once, to be read only.
+
+    ``prognosis`` has versions that rank somewhat, rank well, are noise, and are the second again; version 3 of ``composite`` is
+    of noise.
+    """
+    root.mkdir()
+    for name, features in (("good", ["f0", "f1"]), ("half", ["f0"]), ("noise", ["f3", "f4"])):
+        recorded_survival_model(root, name, features, HELD_OUT)
+    recorded_survival_model(root, "short", ["f0", "f1"], HELD_OUT, horizon=36.0)
+    moved = HELD_OUT.assign(months=HELD_OUT["months"] * np.where(HELD_OUT["months"] < HORIZON, 0.9, 1))
+    recorded_survival_model(root, "other-times", ["f0", "f1"], moved)
+    recorded_survival_model(root, "clinical", ["f0", "f1"], HELD_OUT, clinical=["age"])
+    for features in (["f0"], ["f0", "f1"], ["f3", "f4"], ["f0", "f1"]):
+        recorded_survival_model(root, "prognosis", features, HELD_OUT)
+    recorded_model(root, "classes", ["f0", "f1"], table_of(60, seed=1))
+    for biomarkers in (("f0", "f1"), ("f0", "f2"), ("f3", "f4")):
+        recorded_composite(root, "composite", biomarkers)
+    EXTERNAL.to_csv(root / "external.csv", index=False)
+    return root
+
+
+def store_of(factory: pytest.TempPathFactory) -> Path:
+    """The same store for every test module of this process."""
+    return survival_store(factory.getbasetemp() / "survival-store")
+
+
+HELD_OUT, EXTERNAL = followed(120, seed=1), followed(130, seed=7)

@@ -19,6 +19,7 @@ from pydantic import Field
 from features.partial_likelihood import RiskSets
 from features.risk import cox_coefficients
 from features.settings import Settings
+from training.survival.metrics import above, later
 
 if TYPE_CHECKING:
     from training.selection import TrainingMatrix
@@ -114,7 +115,7 @@ def score_statistics(X: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def concordances(X: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Harrell's concordance of each feature with the outcome.
+    """Harrell's concordance of each feature with the outcome: many scores, where ``training.survival.metrics`` has many weightings.
 
     Parameters
     ----------
@@ -133,13 +134,12 @@ def concordances(X: np.ndarray, y: np.ndarray) -> np.ndarray:
     >>> concordances(np.array([[3.0], [1], [2]]), y).round(4)  # two of three pairs
     array([0.6667])
     """
-    time, event = y["time"], y["event"]
-    agreeing, pairs = np.zeros(X.shape[1]), 0
-    for sample in np.flatnonzero(event):
-        later = X[(time > time[sample]) | ((time == time[sample]) & ~event)]
-        agreeing += (later < X[sample]).sum(axis=0) + 0.5 * (later == X[sample]).sum(axis=0)
-        pairs += len(later)
-    return agreeing / pairs if pairs else np.full(X.shape[1], 0.5)
+    comparable = later(y["time"], y["event"], y["time"], y["event"])
+    if not comparable.any():
+        return np.full(X.shape[1], 0.5)
+    struck = np.flatnonzero(comparable.any(axis=1))
+    agreeing = sum(above(X[sample], X[comparable[sample]].T).sum(axis=1) for sample in struck)
+    return np.asarray(agreeing / comparable.sum())
 
 
 def ridge_cox_coefficients(z: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:

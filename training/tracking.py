@@ -34,7 +34,7 @@ from features.errors import InputError
 from features.signatures import gene_aliases
 from features.store import switch_telemetry_off
 from features.table import FeatureSchema
-from training.config import Study
+from training.config import StudyBase
 from training.report import figures, summary_text, warnings_of
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def find_run(store: Store, run_id: str) -> Run | None:
 
 
 @contextmanager
-def started_run(store: Store, study: Study, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
+def started_run(store: Store, study: StudyBase, tags: Mapping[str, str], parent: str | None = None) -> Iterator[str]:
     """A run that is RUNNING inside the block and FINISHED, FAILED or KILLED after it.
 
     Yields

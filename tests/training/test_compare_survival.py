@@ -7,35 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from asked import Answer, Hypoxia, ask
-from recorded import recorded_model, table_of
-from recorded_survival import followed, recorded_composite, recorded_survival_model
+from recorded_survival import EXTERNAL, followed, store_of
 
 from training.compare import Resampling, best_of, compare, load_models
 from training.compare_report import methods
 from training.horizon import calibration_by_horizon, observed_risks, reliability_by_horizon
-from training.judged import load_judged
+from training.judged import load_judged, read_predictions
 from training.survival.curves import kaplan_meier
 from training.survival.discrimination import auc_at, brier_at, harrell_c, observed_over_expected, uno_c
 from training.tracking import Store, open_store
 
-HELD_OUT, EXTERNAL = followed(120, seed=1), followed(130, seed=7)
 PAIRED = {"c_index", "uno_c", "auc_at_horizon", "brier_at_horizon"}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with models of times to an event, two composites and a model of classes."""
-    folder = tmp_path_factory.mktemp("survival")
-    for name, features in (("good", ["f0", "f1"]), ("half", ["f0"]), ("noise", ["f3", "f4"])):
-        recorded_survival_model(folder, name, features, HELD_OUT)
-    recorded_survival_model(folder, "short", ["f0", "f1"], HELD_OUT, horizon=36.0)
-    moved = HELD_OUT.assign(months=HELD_OUT["months"] * np.where(HELD_OUT["months"] < 60, 0.9, 1))
-    recorded_survival_model(folder, "other-times", ["f0", "f1"], moved)
-    recorded_model(folder, "classes", ["f0", "f1"], table_of(60, seed=1))
-    for name, biomarkers in (("both", ("f0", "f1")), ("weaker", ("f0", "f2"))):
-        recorded_composite(folder, name, biomarkers)
-    EXTERNAL.to_csv(folder / "external.csv", index=False)
-    return folder
+    return store_of(tmp_path_factory)
 
 
 @pytest.fixture
@@ -109,7 +96,7 @@ def test_the_page_draws_kaplan_meier_curves_instead_of_roc_curves(hypoxia: Hypox
         (("classes", "good"), "good:1 is of times to an event and classes:1 of two classes"),
         (("good", "short"), "good:1 answers the risk of the event by 60 months and short:1 the risk of the event by 36 months"),
         (("good", "other-times"), "have another follow-up for other-times:1"),
-        (("good", "both"), "were judged on different patients"),
+        (("good", "composite:1"), "were judged on different patients"),
     ],
 )
 def test_models_that_answer_different_questions_are_refused_in_one_sentence(
@@ -122,25 +109,25 @@ def test_models_that_answer_different_questions_are_refused_in_one_sentence(
 
 
 def test_composites_are_compared_out_of_fold_and_that_is_said_and_no_leak(hypoxia: Hypoxia) -> None:
-    answer = hypoxia("both", "weaker", "--json")
+    answer = hypoxia("composite:1", "composite:2", "--json")
     assert answer.code == 0, answer.err
     found = answer.json
     assert found["same_patients"]
     assert all(one["composite"] for one in found["models"])
     assert found["paired"][0]["difference"]["c_index"]["value"] < 0
-    assert any("A composite has no held-out patients (both:1, weaker:1)" in words for words in found["warnings"])
+    assert any("A composite has no held-out patients (composite:1, composite:2)" in words for words in found["warnings"])
     assert not any("do not give" in words for words in found["warnings"])
 
 
 def test_how_composites_were_judged_is_in_the_methods(store: Store) -> None:
-    found = compare(load_models(store, ["both", "weaker"]), Resampling(count=100))
+    found = compare(load_models(store, ["composite:1", "composite:2"]), Resampling(count=100))
     assert "means over the folds" in methods(found)
     assert "as recorded with the models" not in methods(found)
 
 
 def test_all_are_scored_on_one_table_by_the_columns_of_the_study(hypoxia: Hypoxia, root: Path) -> None:
     table = str(root / "external.csv")
-    found = hypoxia("good", "both", "--on", table, "--patient", "patient", "--json").json
+    found = hypoxia("good", "composite:1", "--on", table, "--patient", "patient", "--json").json
     assert found["on"]["samples"] == 130
     assert found["models"][0]["patients_with_event"] == ((EXTERNAL["status"] == 1) & (EXTERNAL["months"] <= 60)).sum()
     assert set(found["paired"][0]["difference"]) == PAIRED
@@ -165,10 +152,14 @@ def test_columns_may_be_named_otherwise_on_the_command_line(hypoxia: Hypoxia, ro
         (
             ("good", "half"),
             ("--on", "external.csv", "--time", "mnths"),
-            "Column 'mnths' (--time) is not in external.csv (did you",
+            "Column 'mnths' (--time) is not in external.csv",
         ),
         (("good", "half"), ("--on", "external.csv", "--label", "months"), "is named as time and as event"),
-        (("good", "half"), ("--on", "external.csv", "--event", "7"), "with --event 7 no value of 'status'"),
+        (
+            ("good", "half"),
+            ("--on", "external.csv", "--event", "7"),
+            "Column 'status' (--label) has values that the study does not explain",
+        ),
         (("good", "half"), ("--time", "months"), "name it with --on TABLE"),
         (("classes", "classes:1"), ("--on", "external.csv", "--time", "months"), "are the same model"),
         (("good", "classes"), ("--on", "external.csv"), "have no measure in common"),
@@ -202,7 +193,7 @@ def test_the_best_of_several_is_corrected_by_its_c_index(store: Store) -> None:
 
 
 def test_what_a_composite_is_judged_by_is_read_with_its_study(store: Store) -> None:
-    found = load_judged(store, "both")
+    found = load_judged(store, "composite:1")
     assert found.study.kind == "composite"
     assert found.horizon == 60.0
     assert found.permutation_p == pytest.approx(0.01)  # 99 permutations, none of which finds as much
@@ -211,8 +202,6 @@ def test_what_a_composite_is_judged_by_is_read_with_its_study(store: Store) -> N
 
 
 def test_times_that_are_no_follow_up_are_no_predictions(store: Store, tmp_path: Path) -> None:
-    from training.judged import read_predictions
-
     path = tmp_path / "predictions.csv"
     load_judged(store, "good").predictions.assign(time=0.0).to_csv(path, index=False)
     with pytest.raises(ValueError, match="no follow-up"):

@@ -186,3 +186,16 @@ def test_rows_in_another_order_give_the_same_line(seed: int) -> None:
     other = SeparatingLine(minimum_patients=5).fit(values[order], time[order], event[order])
     np.testing.assert_allclose(one.rule.coefficients_, other.rule.coefficients_)
     assert one.rule.cutoff_ == pytest.approx(other.rule.cutoff_)
+
+
+@given(st.integers(0, 2**31))
+def test_patients_almost_on_a_line_are_parted_only_as_the_score_can_part_them(seed: int) -> None:
+    # Sevenths have no exact decimals or binary images: lines through three patients are so up to rounding.
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 7, size=(40, 2)) / 7
+    time, event = rng.exponential(size=40), rng.random(40) < 0.6
+    event[:5] = True
+    fitted = SeparatingLine(minimum_patients=5).fit(values, time, event)
+    high = fitted.rule.transform(values)[:, 0] >= 0
+    assert fitted.patients == ((~high).sum(), high.sum())
+    assert fitted.statistic == pytest.approx(log_rank(time, event, high).z, abs=1e-9)
