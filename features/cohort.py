@@ -417,12 +417,17 @@ def _wanted(patterns: tuple[str, ...] | None, columns: pd.Index, also: tuple[str
     if patterns is None:
         return list(columns)
     for pattern in patterns:
-        if not any(fnmatchcase(str(name), pattern) for name in columns):
+        if not any(_is_named(name, pattern) for name in columns):
             raise InputError(
-                f"{pattern!r} (cohort.features) is no column of the table, or has another role"
+                f"{pattern!r} (cohort.features, or a biomarker) is no column of the table, or has another role"
                 f"{did_you_mean(pattern, list(map(str, columns)))}."
             )
-    return [name for name in columns if name in also or any(fnmatchcase(str(name), pattern) for pattern in patterns)]
+    return [name for name in columns if name in also or any(_is_named(name, pattern) for pattern in patterns)]
+
+
+def _is_named(name: object, pattern: str) -> bool:
+    """By itself or by a pattern; a name may hold what is special in patterns, as 'ADC [mm2/s]' does."""
+    return name == pattern or fnmatchcase(str(name), pattern)
 
 
 def _with_score(frame: pd.DataFrame, patient: str | None, name: str, scores: pd.Series) -> pd.DataFrame:

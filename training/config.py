@@ -262,7 +262,7 @@ def _alternatives_at(kind: type[StudyBase], location: Sequence[int | str]) -> li
     for part in location:
         below = [one["items"] if isinstance(part, int) else one["properties"][part] for one in found if _has(one, part)]
         of_kind = [one for one in found if one.get("properties", {}).get("kind", {}).get("const") == part]
-        found = of_kind or [leaf for one in below for leaf in _leaves(one, schema["$defs"])] or found
+        found = (of_kind if len(found) > 1 else []) or [leaf for one in below for leaf in _leaves(one, schema["$defs"])] or found
     return found
 
 

@@ -23,7 +23,7 @@ MOST_RESAMPLES = 20000
 
 
 class Superiority(Settings):
-    """The challenger must rank better: the lower limit of its AUC minus the champion's is above 0."""
+    """The challenger must rank better: the lower limit of its AUC, or Harrell's C, minus the champion's is above 0."""
 
     kind: Literal["superiority"] = "superiority"
 
@@ -34,7 +34,7 @@ class NonInferiority(Settings):
     Parameters
     ----------
     margin : float
-        The AUC may be lower by at most this; the lower limit of the difference must be above minus the margin.
+        The AUC, or Harrell's C, may be lower by at most this; the lower limit of the difference must be above minus the margin.
     benefit : {"fewer features", "lower Brier score", "other"}
         The first two are checked, the third is taken as said.
     reason : str
@@ -68,9 +68,10 @@ class CalibrationMargins(Settings):
     ----------
     brier : float
         The upper limit of the difference of Brier scores must not be above it. With no champion the difference is to
-        the Brier score of a constant, the share of events.
+        the Brier score of a constant, the share of events. Of times to an event: Brier score at the horizon, and the risk
+        of all by Kaplan-Meier.
     in_the_large : float
-        The gap between mean probability and share of events may be wider by this.
+        The gap between mean probability and share of events (Kaplan-Meier's risk) may be wider by this.
     slope : float
         The slope may be this many times further from 1, either way. None leaves the check out.
     """
@@ -88,7 +89,7 @@ class GatePolicy(Settings):
     comparison : mapping
         What is to be shown against the version that holds the alias.
     floor : float
-        With no version there yet: the lower limit of the AUC must be above it.
+        With no version there yet: the lower limit of the AUC, or of Harrell's C, must be above it.
     error : float
         Chance that the gate may have of promoting a model that is no better.
     looks : {"spend", "bonferroni", "ignore"}

@@ -112,7 +112,7 @@ def prognosis(
         added=added,
         groups=_or_note(notes, lambda: hazard_ratio(time, event, called, level=level)) if both else None,
         test=log_rank(time, event, called) if both and event.any() else None,
-        proportional=_or_note(notes, lambda: proportional_hazards(largest)) if largest else None,
+        proportional=_or_note(notes, lambda: _proportional(largest, time[event])) if largest else None,
         calibration=_or_note(notes, lambda: calibration_at(time, event, risk, horizon)),
         states=_states(patients, competing),
         notes=tuple(dict.fromkeys(notes)),
@@ -137,6 +137,12 @@ def _per_patient(predictions: pd.DataFrame) -> pd.DataFrame:
     scale = patients["score"].std()
     scaled = patients["score"] / (scale if scale > 0 else 1.0)
     return patients.assign(event=patients["event"].astype(bool), called=patients["called"] >= 0.5, score=scaled)
+
+
+def _proportional(fit: CoxFit, times_of_events: np.ndarray) -> ProportionalHazards:
+    if len(np.unique(times_of_events)) < 2:
+        raise InputError("All events came at one time, so nothing says whether hazards stay proportional.")
+    return proportional_hazards(fit)
 
 
 def _states(patients: pd.DataFrame, competing: pd.Series | None) -> dict[str, tuple[np.ndarray, np.ndarray]]:

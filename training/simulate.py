@@ -173,6 +173,10 @@ def write_cohort(cohort: SimulatedCohort, table: Path, *, force: bool) -> None:
     there = [path for path in (table, truth_path(table)) if path.exists()]
     if there and not force:
         raise InputError(f"{there[0]} is there already; name another file with --out, or replace it with --force.")
+    try:
+        table.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise InputError(f"The folder {table.parent} cannot be made ({cause.strerror}); name another file with --out.") from cause
     write_whole(truth_path(table), cohort.truth.model_dump_json(indent=1) + "\n")
     write_whole(table, cohort.table.to_csv(index=False))
 

@@ -115,7 +115,9 @@ def score_statistics(X: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def concordances(X: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Harrell's concordance of each feature with the outcome: many scores, where ``training.survival.metrics`` has many weightings.
+    """Harrell's concordance of each feature with the outcome.
+
+    Many scores of the same patients, where ``training.survival.metrics`` has one score and many weightings of the patients.
 
     Parameters
     ----------

@@ -114,9 +114,14 @@ def test_features_are_what_the_study_names_by_name_or_pattern(tmp_path: Path) ->
     table = followed(30, p=4).assign(other=1.5)
     assert list(load(tmp_path, table, features=["g0[12]", "other"]).features.columns) == ["g01", "g02", "other"]
     assert refusal(tmp_path, table, features=["g*", "h01"]).startswith(
-        "'h01' (cohort.features) is no column of the table, or has another role"
+        "'h01' (cohort.features, or a biomarker) is no column of the table, or has another role"
     )
-    assert "'age' (cohort.features) is no column of the table, or has another role" in refusal(tmp_path, table, features=["age"])
+    assert "'age' (cohort.features, or a biomarker) is no column" in refusal(tmp_path, table, features=["age"])
+
+
+def test_a_name_may_hold_what_is_special_in_patterns(tmp_path: Path) -> None:
+    table = followed(30, p=2).rename(columns={"g01": "ADC [mm2/s]"})
+    assert list(load(tmp_path, table, features=["ADC [mm2/s]"]).features.columns) == ["ADC [mm2/s]"]
 
 
 def test_text_columns_that_are_no_features_do_no_harm(tmp_path: Path) -> None:

@@ -48,11 +48,12 @@ def written_out(linear: np.ndarray, time: np.ndarray, event: np.ndarray) -> floa
     return value
 
 
-@given(st.integers(0, 10**6), st.sampled_from([1.0, 20.0, 60.0]))
+@given(st.integers(0, 10**6), st.sampled_from([3.0, 80.0, 1000.0]))
 def test_the_likelihood_is_efrons_however_far_hazards_spread(seed: int, spread: float) -> None:
     rng = np.random.default_rng(seed)
     X, time, event = rng.normal(size=(25, 2)), rng.integers(1, 7, 25).astype(float), rng.random(25) < 0.7
-    beta = spread * rng.normal(size=2)
+    beta = rng.normal(size=2)
+    beta *= spread / np.ptp(X @ beta)
     found = PartialLikelihood(X, time, event).at(beta).log_likelihood
     assert found == pytest.approx(written_out(X @ beta, time, event), rel=1e-10, abs=1e-10)
 
@@ -95,6 +96,20 @@ def test_a_likelihood_has_a_maximum_unless_some_direction_always_is_highest_in_w
     assert (beta is None) == (-monotone.fun > 1e-7)
     if beta is not None:
         assert_allclose(likelihood.at(beta).score / [1, unit], 0, atol=1e-6)
+
+
+def test_a_likelihood_that_creeps_up_along_a_small_difference_has_no_maximum() -> None:
+    """By the linear programme; the two who are alike but for 0.007 keep some curvature until hazards spread beyond numbers."""
+    X = [[0.74, -0.415], [0.118, 1.002], [-0.52, 0.863], [0.066, -1.477], [0.741, -0.408], [0.624, 1.876], [-1.699, 0.036]]
+    time, event = np.array([6.0, 6, 2, 8, 2, 4, 3]), np.array([1, 0, 0, 1, 1, 1, 0]) == 1
+    assert PartialLikelihood(np.array(X), time, event).maximum() is None
+
+
+def test_who_leaves_before_the_first_event_changes_nothing_however_far_off() -> None:
+    rng = np.random.default_rng(5)
+    X, time, event = np.r_[rng.normal(size=49), 3000.0][:, None], np.r_[1 + rng.exponential(1, 49), 0.5], np.arange(50) < 49
+    expected = PartialLikelihood(X[:-1], time[:-1], event[:-1]).maximum()
+    assert_allclose(PartialLikelihood(X, time, event).maximum(), expected, rtol=1e-8)
 
 
 def test_a_feature_that_varies_only_in_who_was_never_at_risk_tells_nothing() -> None:

@@ -1,6 +1,7 @@
 """`hypoxia compare` on models of times to an event and on composites."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from asked import Answer, Hypoxia, ask
 from recorded_survival import EXTERNAL, followed, store_of
 
 from training.compare import Resampling, best_of, compare, load_models
-from training.compare_report import methods
+from training.compare_report import as_json, by_sequence, methods
 from training.horizon import calibration_by_horizon, observed_risks, reliability_by_horizon
 from training.judged import load_judged, read_predictions
 from training.survival.curves import kaplan_meier
@@ -190,6 +191,19 @@ def test_the_best_of_several_is_corrected_by_its_c_index(store: Store) -> None:
     one = predictions["good"]
     assert picked.plain.value == pytest.approx(harrell_c(one["time"], one["label"], one["probability"]).value, abs=1e-12)
     assert picked.corrected.value <= picked.plain.value
+
+
+def test_sequences_are_listed_by_the_measures_of_survival(store: Store) -> None:
+    models = [
+        replace(one, card=one.card.model_copy(update={"sequence": sequence}))
+        for one, sequence in zip(load_models(store, ["good", "noise"]), ("ADC", "T2w"), strict=True)
+    ]
+    found = compare(models, Resampling(count=100))
+    table = by_sequence(found)
+    assert table.columns == ("sequence", "n", "events", "Harrell's C", "p", "Uno's C", "AUC(t)", "Brier(t)", "HR")
+    assert table.rows[-1][0] == "ADC, best of 2"
+    assert "log-rank test of the groups called" in table.notes[0]
+    assert set(as_json(found)["sequences"]) == {"best", "tried", "c_index", "c_index_corrected_for_picking"}
 
 
 def test_what_a_composite_is_judged_by_is_read_with_its_study(store: Store) -> None:

@@ -75,7 +75,7 @@ def test_a_composite_is_promoted_by_its_out_of_fold_predictions(store: Copied, p
     first = promote("composite", "1")
     assert first.code == 0, first.err
     assert any("no held-out patients" in words for words in first.json["verdict"]["warnings"])
-    noise = promote("composite", "3")
+    noise = promote("composite", "2")
     assert noise.code == 3
     assert {"permutation", "superiority"} <= set(failed(noise))
     assert "permutation: failed" in noise.err

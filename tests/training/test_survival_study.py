@@ -22,6 +22,7 @@ from features.table import FeatureTable
 from training import evaluation
 from training.config import Study, load_study
 from training.evaluation import validate_internally
+from training.prognosis import prognosis
 from training.recipe import fit_recipe
 from training.resume import UnfinishedRun
 from training.run import StudyResult, draw_held_out, load_cohorts, run
@@ -195,6 +196,27 @@ def test_a_fixed_risk_may_be_the_threshold_and_calling_everyone_alike_is_said(tm
     assert not any("hazard ratio of those called" in line for line in survival_lines(found))
 
 
+def test_events_at_one_time_only_are_no_test_of_proportional_hazards() -> None:
+    rng = np.random.default_rng(0)
+    label = (np.arange(20) % 10 == 0).astype(int)
+    risk = rng.permutation(np.linspace(0.2, 0.8, 20))
+    predictions = pd.DataFrame(
+        {
+            "patient": [f"p{number}" for number in range(20)],
+            "label": label,
+            "time": np.where(label == 1, 12.0, 24.0),
+            "probability": risk,
+            "called": risk >= 0.5,
+            "repeat": 0,
+            "fold": 0,
+        }
+    )
+    found = prognosis(predictions, pd.DataFrame(index=predictions["patient"]), 24.0)
+    assert found.alone is not None
+    assert found.proportional is None
+    assert "All events came at one time, so nothing says whether hazards stay proportional." in found.notes
+
+
 def refusal(folder: Path, **changes: Any) -> str:
     with pytest.raises(InputError) as error:
         load_study(survival_study(folder, followed(20), **changes))
@@ -233,7 +255,7 @@ def test_a_signature_that_is_learnt_from_classes_is_refused_before_anything_is_l
 def test_too_few_genes_of_a_signature_are_refused_before_anything_is_learnt(tmp_path: Path) -> None:
     table = with_six_genes(60).drop(columns=list(SIX[:4]))
     study = load_study(survival_study(tmp_path, table, recipe={"signature": {"signature": "fjeldbo2016", "method": "votes"}}))
-    with pytest.raises(InputError, match="2 of (the )?6 genes"):
+    with pytest.raises(InputError, match=r"2 of (the )?6 genes"):
         draw_held_out(study, load_cohorts(study))
 
 
@@ -278,7 +300,9 @@ def test_a_signature_calls_by_its_score_and_is_related_to_the_outcome_of_every_p
 @pytest.mark.filterwarnings("ignore:numpy.core:DeprecationWarning")  # SurvSet's pickles name numpy's modules of old
 def test_the_buffa_signature_tells_the_outcome_of_gse1992_as_strongly_as_is_known(tmp_path: Path) -> None:
     body = yaml.safe_load((CONFIGS / "gse1992_signature_survival.yaml").read_text())
-    study = Study.model_validate(body | {"evaluation": {"bootstrap": 100, "internal": {"folds": 3, "repeats": 1}}})
+    study = Study.model_validate(
+        body | {"baselines": [], "evaluation": {"bootstrap": 100, "internal": {"folds": 3, "repeats": 1}}}
+    )
     cohorts = load_cohorts(study)
     found = run(study, cohorts[""], draw_held_out(study, cohorts), HERE)
     alone = found.prognosis["every patient"].as_json()

@@ -47,10 +47,11 @@ def words_of(result: CompositeResult) -> str:
 def warnings_of(result: CompositeResult) -> tuple[str, ...]:
     """What a reader of the hazard ratios must know."""
     chosen, found = result.chosen, list(result.audit.warnings)
-    found.append(
-        f"The apparent hazard ratio was selected from {chosen.fitted.splits_searched} splits on the same patients: it is biased. "
-        "Quote the cross-validated one, and the permutation p."
-    )
+    if chosen.fitted.splits_searched > 1:
+        found.append(
+            f"The apparent hazard ratio was selected from {chosen.fitted.splits_searched} splits on the same patients: it is "
+            "biased. Quote the cross-validated one, and the permutation p."
+        )
     if result.permutation.p_value > 1 - result.study.evaluation.level:
         found.append(
             f"The whole search finds as much in {result.permutation.p_value:.0%} of cohorts whose outcome was dealt anew: this "

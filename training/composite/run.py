@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -30,7 +31,7 @@ from training.composite.honest import (
     permutation_p,
     stability,
 )
-from training.composite.rules import Alone, BothHigh, CoxPredictor, Fitted, Rule, SeparatingLine
+from training.composite.rules import FEWEST_EVENTS, Alone, BothHigh, CoxPredictor, Fitted, Rule, SeparatingLine
 from training.composite.stacked import Stacked
 from training.composite.study import CompositeStudy
 from training.cutpoints import MaximallySelected, maximally_selected
@@ -251,12 +252,22 @@ def refuse_what_cannot_be_joined(study: CompositeStudy, measured: MeasuredBiomar
     InputError
         The study's own rule cannot be learnt from all patients, or there are fewer events than folds.
     """
-    data = biomarker_data(study, measured)
-    fit_rules(rules_of(study, measured), data)
-    if data.event.sum() < study.evaluation.folds:
+    data, folds, rules = biomarker_data(study, measured), study.evaluation.folds, rules_of(study, measured)
+    fitted, _ = fit_rules(rules, data)
+    events, own = int(data.event.sum()), next(iter(rules))
+    if events < folds:
         raise InputError(
-            f"There are {int(data.event.sum())} events, fewer than the {study.evaluation.folds} folds (evaluation.folds); use "
-            "fewer folds, or follow the patients longer."
+            f"There are {events} events, fewer than the {folds} folds (evaluation.folds); use fewer folds, or follow the "
+            "patients longer."
+        )
+    patients, happened = (sum(pair) for pair in (fitted[own].patients, fitted[own].events))  # with both biomarkers
+    learning, seen = patients - ceil(patients / folds), happened - ceil(happened / folds)
+    limit = rules[own].minimum(learning)
+    searched = fitted[own].splits_searched > 1
+    if seen < FEWEST_EVENTS or (searched and learning < 2 * limit):
+        raise InputError(
+            f"With {folds} folds (evaluation.folds) a rule is learnt from about {learning} patients with {seen} events, too few "
+            f"for {limit} patients on each side and {FEWEST_EVENTS} events; use more folds, or collect more patients."
         )
 
 
@@ -295,6 +306,8 @@ def _with_risk(fitted: Fitted, out_of_fold: OutOfFold, cohort: Cohort) -> Pipeli
     score = out_of_fold.scores[out_of_fold.typical]
     known = ~np.isnan(score)
     times, event = outcome_of(cohort)
+    if not event[known].any():
+        raise InputError(f"No fold of the cross-validation gave a rule: {'; '.join(out_of_fold.failures[:1])}")
     outcome = survival_outcome(times[known], event[known])
     head = CoxRisk(horizon=cohort.horizon).fit(score[known, None], outcome)
     if head.coef_[0] < 0:

@@ -292,6 +292,22 @@ def test_what_cannot_be_joined_is_refused_before_a_run_is_started(tmp_path: Path
         refuse_what_cannot_be_joined(small.study, small)
 
 
+def test_folds_too_small_to_learn_a_rule_from_are_refused(tmp_path: Path) -> None:
+    small = measured(tmp_path, two_biomarkers(25, events=15))
+    with pytest.raises(InputError, match=r"learnt from about 16 patients .* too few for 10 patients on each side"):
+        refuse_what_cannot_be_joined(small.study, small)
+    few = two_biomarkers().assign(progressed=(np.arange(90) < 6).astype(int), pfs_months=np.arange(90) % 50 + 1.0)
+    rare = measured(tmp_path, few)
+    with pytest.raises(InputError, match="with 4 events, too few"):
+        refuse_what_cannot_be_joined(rare.study, rare)
+
+
+def test_a_hazard_ratio_of_given_cutoffs_is_not_called_selected_in_the_warnings(tmp_path: Path) -> None:
+    result = result_of(tmp_path, composite={"kind": "both_high", "cutoffs": [0.27, 0.0]})
+    assert result.chosen.fitted.splits_searched == 1
+    assert not any("was selected from" in warning for warning in warnings_of(result))
+
+
 def test_competing_events_are_counted_as_such(tmp_path: Path) -> None:
     table = two_biomarkers()
     table.loc[(table["progressed"] == 0) & (table.index % 4 == 0), "progressed"] = 2
