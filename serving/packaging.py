@@ -35,7 +35,7 @@ PACKAGES = ("features", "serving")
 # What only reads the registry, which a frozen server never does.
 REGISTRY_ONLY = frozenset({"mlflow-skinny", "mlflow", "sqlalchemy", "alembic"})
 # What must not be found in a server, whoever brought it.
-TRAINING_ONLY = frozenset({"tpot", "optuna", "pebble", "lifelines", "pyradiomics-bhklab"})
+TRAINING_ONLY = frozenset({"tpot", "optuna", "pebble", "xgboost", "pyradiomics-bhklab"})
 
 ENVIRONMENT = {"BENTOML_DO_NOT_TRACK": "True"}
 
