@@ -12,7 +12,7 @@ import pandas as pd
 from features.bundle import Estimate, ModelCard
 from features.errors import InputError
 from training.evaluation import all_measures
-from training.judged import JudgedModel, load_judged
+from training.judged import RUN_ID, JudgedModel, load_judged
 from training.tracking import Store
 
 AGREEMENT = 1e-6
@@ -62,8 +62,8 @@ def component_scores(store: Store, reference: str) -> ComponentScores:
         There is no such model, or some of its patients have in-sample scores only.
     """
     judged = load_judged(store, reference)
-    if judged.name is None or judged.version is None:
-        raise InputError(f"{reference!r} is a run without a registered model; name the model of a composite as NAME:VERSION.")
+    if judged.name is None or judged.version is None or RUN_ID.fullmatch(reference):
+        raise InputError(f"{reference!r} is a run; name the model whose score is wanted as NAME:VERSION.")
     if judged.card.composite is not None:
         raise InputError(f"{judged.title} is a composite itself; a composite's parts are plain models.")
     _refuse_in_sample(judged)

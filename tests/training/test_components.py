@@ -129,6 +129,13 @@ def test_an_unknown_model_is_refused(registered: Registered) -> None:
         component_scores(registered.store, "hypoxia-clas")
 
 
+def test_a_run_is_no_name_of_a_model(registered: Registered) -> None:
+    client = MlflowClient(registered.uri, registry_uri=registered.uri)
+    run_id = client.get_model_version("hypoxia-class", "1").run_id
+    with pytest.raises(InputError, match=f"'{run_id}' is a run; name the model"):
+        component_scores(registered.store, run_id)
+
+
 def in_sample(table: pd.DataFrame) -> pd.DataFrame:
     """As if the model had seen the label."""
     return table.assign(probability=table["probability"] * 0.2 + table["label"] * 0.7)
