@@ -30,7 +30,7 @@ class UnfinishedRun:
     def __init__(self, folder: Path, study: Study, cohort: Cohort, held_out: pd.Index) -> None:
         limits = study.compute.model_dump_json(exclude={"workers", "scheduler"})
         replicates = study.recipe.robust.digest() if study.recipe.robust else ""
-        versions = [version(name) for name in ("hypoxia-biomarkers", "scikit-learn", "tpot", "optuna", "lightgbm")]
+        versions = [version(name) for name in ("hypoxia-biomarkers", "scikit-learn", "tpot", "optuna", "lightgbm", "xgboost")]
         same = "\n".join([study.fingerprint, cohort.data_hash, limits, replicates, *versions, *sorted(held_out)])
         self._folder = folder / hashlib.sha256(same.encode()).hexdigest()[:24]
 

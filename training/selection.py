@@ -193,6 +193,10 @@ PUBLISHED_METHODS = (
 )
 
 
+# Bodalal et al. 2023: four of seven. Three of four is the same: just more than half.
+PUBLISHED_VOTES, SURVIVAL_VOTES = 4, 3
+
+
 class SelectionSettings(Settings):
     """Which methods vote, and how many votes keep a feature.
 
@@ -204,7 +208,7 @@ class SelectionSettings(Settings):
     top : int
         How many features each method votes for.
     votes : int, optional
-        How many methods must agree; left out, more than half of them (four of seven). Not a control of false discoveries: on
+        How many methods must agree; left out, four of the seven, or three of the four. Not a control of false discoveries: on
         pure noise dozens of features reach four of seven.
     scope : {"inner", "published"}
         Where candidates of the search are ranked: on features chosen anew inside every inner fold ("inner"), or on
@@ -218,12 +222,14 @@ class SelectionSettings(Settings):
 
     @model_validator(mode="after")
     def _votes_can_be_reached(self) -> SelectionSettings:
-        kinds = [method.kind for method in self.methods] if self.methods is not None else None
-        if kinds is not None and (not kinds or len(set(kinds)) != len(kinds)):
+        if self.methods is None:
+            return self
+        kinds = [method.kind for method in self.methods]
+        if not kinds or len(set(kinds)) != len(kinds):
             raise ValueError("methods must be one or more different methods")
-        most = len(PUBLISHED_METHODS) if kinds is None else len(kinds)
-        if self.votes is not None and self.votes > most:
-            raise ValueError(f"votes is {self.votes}, but only {most} methods vote")
+        needed = self._agreeing(isinstance(self.methods[0], SURVIVAL_KINDS))
+        if needed > len(kinds):
+            raise ValueError(f"votes is {needed}, but only {len(kinds)} methods vote")
         return self
 
     def voters(self, survival: bool) -> tuple[Selector, ...]:
@@ -242,14 +248,17 @@ class SelectionSettings(Settings):
                 f"recipe.selection.methods: {strange[0]!r} cannot rank features for "
                 f"{'times to an event' if survival else 'classes'}; use some of {right}."
             )
-        if self.votes is not None and self.votes > len(voters):
+        if self._agreeing(survival) > len(voters):
             raise InputError(f"recipe.selection.votes is {self.votes}, but only {len(voters)} methods vote; lower it.")
         return voters
 
     def needed(self, survival: bool) -> int:
         """How many of the voters must agree; raises as ``voters`` does."""
-        voters = self.voters(survival)
-        return self.votes if self.votes is not None else len(voters) // 2 + 1
+        self.voters(survival)
+        return self._agreeing(survival)
+
+    def _agreeing(self, survival: bool) -> int:
+        return self.votes if self.votes is not None else (SURVIVAL_VOTES if survival else PUBLISHED_VOTES)
 
 
 @dataclass(frozen=True)

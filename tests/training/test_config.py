@@ -82,8 +82,13 @@ def test_the_published_example_says_what_it_says(tmp_path: Path) -> None:
 
 def test_the_published_settings_are_the_defaults(tmp_path: Path) -> None:
     short, full = load(tmp_path, SHORTEST), published()
-    for key in ("partition", "recipe", "evaluation", "compute"):
+    for key in ("partition", "evaluation", "compute"):
         assert getattr(short, key) == getattr(full, key), key
+    for study in (short, full):
+        assert study.recipe.selection.voters(survival=False) == PUBLISHED_METHODS
+        assert study.recipe.selection.needed(survival=False) == 4
+        assert study.recipe.threshold_rule(survival=False) == "youden"
+    assert short.recipe.search == full.recipe.search
 
 
 def test_the_other_engine_and_no_internal_validation_can_be_asked_for(tmp_path: Path) -> None:
@@ -187,6 +192,9 @@ OTHER_VALUES: dict[tuple[str, ...], Any] = {
     ("cohort", "patient"): None,
     ("cohort", "site"): "Hospital",
     ("cohort", "acquisition"): ["EchoTime"],
+    ("cohort", "clinical"): ["Stage"],
+    ("cohort", "features"): ["T2_*"],
+    ("cohort", "without_signatures"): ["all"],
     ("cohort", "drop"): ["Site"],
     ("cohort", "sequences"): {"adc": "adc.csv"},
     ("partition", "held_out"): 0.3,
@@ -201,7 +209,10 @@ OTHER_VALUES: dict[tuple[str, ...], Any] = {
     ("recipe", "search", "population"): 21,
     ("recipe", "search", "folds"): 4,
     ("recipe", "search", "choice"): "best",
+    ("recipe", "signature"): {"kind": "signature", "signature": "buffa2010"},
     ("recipe", "threshold"): 0.5,
+    ("baselines",): ["buffa2010"],
+    ("scores",): {"hypoxia": "other-model"},
     ("evaluation", "bootstrap"): 999,
     ("evaluation", "level"): 0.9,
     ("evaluation", "internal"): None,
@@ -300,7 +311,7 @@ def test_a_missing_key_is_named(tmp_path: Path, text: str, key: str) -> None:
     [
         (
             SHORTEST.replace("kind: table, ", ""),
-            "key 'cohort.source.kind' is missing; it says which of table, images, survset is meant.",
+            "key 'cohort.source.kind' is missing; it says which of table, images, expression, survset is meant.",
         ),
         (SHORTEST.replace("kind: table", "kind: tabel"), "cohort.source is of unknown kind 'tabel' (did you mean 'table'?)"),
         (SHORTEST + "recipe: {search: {kind: topt}}", "recipe.search is of unknown kind 'topt' (did you mean 'tpot'?)"),
@@ -331,7 +342,7 @@ def test_an_unknown_or_missing_kind_is_named_with_those_that_are_known(tmp_path:
             "recipe: {selection: {methods: [{kind: random_forest, trees: 3}]}}",
             "recipe.selection.methods.0.trees (it is 3): should be",
         ),
-        ("recipe: {threshold: youdn}", "recipe.threshold (it is 'youdn'): should be 'youden' or a valid number"),
+        ("recipe: {threshold: youdn}", "recipe.threshold (it is 'youdn'): should be 'youden' or 'median' or a valid number"),
         ("evaluation: {level: 95}", "evaluation.level (it is 95): should be less than 1"),
         ("evaluation: {alternative: less}", "evaluation.alternative (it is 'less'): should be 'two-sided' or 'greater'"),
         ("compute: {workers: 0}", "compute.workers (it is 0): should be greater than or equal to 1"),

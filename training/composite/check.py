@@ -65,4 +65,11 @@ def _check_stacked(study: CompositeStudy, uri: str) -> dict[str, Any]:
     found = audit(cohort)
     print_audit(stderr_console(), study.name, found)
     draw_held_out(single, {"": cohort})
-    return plain({**found.model_dump(mode="json"), "warnings": found.warnings, "features_of": columns})
+    return plain(
+        {
+            **found.model_dump(mode="json"),
+            "warnings": found.warnings,
+            "features_of": columns,
+            "fingerprint": single.fingerprint,  # of the study that is recorded
+        }
+    )
