@@ -4,6 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := training,radiomics,serving,dev
 
+# Two processes share the tests, file by file; those of whole servers come after, one by one, since they tell time.
+TESTS = $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --ignore tests/end_to_end $(PYTEST)
+END_TO_END = $(BIN)/python -m pytest -m "not slow" tests/end_to_end $(PYTEST)
+
 .PHONY: help setup demo test test-slow check serve benchmarks constraints clean
 
 help:
@@ -29,7 +33,8 @@ demo: setup
 	$(BIN)/hypoxia train configs/demo.yaml
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	$(TESTS)
+	$(END_TO_END)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow $(PYTEST)
@@ -39,7 +44,8 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	$(TESTS)
+	$(END_TO_END)
 
 serve: setup
 	$(BIN)/hypoxia serve --model demo-hypoxia

@@ -16,7 +16,10 @@ COMMANDS = {
     "profiles": ("features.imaging.cli_profiles:profiles", "List what can be measured in images, with names and hashes."),
     "extract": ("training.cli_extract:extract", "Measure features in images: a manifest or a study becomes tables."),
     "perfusion": ("features.imaging.cli_perfusion:perfusion", "Fit contrast series: Brix maps and the hypoxic fraction."),
-    "heterogeneity": ("training.cli_heterogeneity:heterogeneity", "Tell how far one biopsy speaks for its tumour: variance, and virtual biopsies."),
+    "heterogeneity": (
+        "training.cli_heterogeneity:heterogeneity",
+        "Tell how far one biopsy speaks for its tumour: variance, and virtual biopsies.",
+    ),
     "genes": ("features.cli_genes:genes", "Tell what the names of genes in a table mean, and which cannot be told."),
     "fetch": ("features.cli_fetch:fetch", "Download a public expression data set, with its checksum."),
     "simulate": ("training.cli_simulate:simulate", "Write a cohort of two biomarkers and an outcome, whose truth is known."),

@@ -624,8 +624,6 @@ class CombatHarmoniser(Settings):
         return SiteAlignment(len(features), self.unseen_site, reference, self.minimum_cases, levels)
 
 
-
-
 def _concerns(parameter: str | None, feature: str | None) -> bool:
     """Whether a parameter of a sequence may have to do with a feature of a sequence; None is no sequence in particular."""
     return parameter is None or feature is None or parameter == feature

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from sklearn.model_selection import StratifiedKFold, train_test_split
+from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
 
 from features.cohort import Cohort
 from features.errors import InputError, LeakError
@@ -65,7 +65,7 @@ class Split:
         return {"train": list(map(str, self.train)), "test": list(map(str, self.test))}
 
 
-def hold_out_patients(patient_labels: pd.Series, share: float, rng: np.random.Generator) -> pd.Index:
+def hold_out_patients(patient_labels: pd.Series, share: float, rng: np.random.Generator, *, survival: bool = False) -> pd.Index:
     """Draw the patients to hold out, stratified by their label.
 
     Parameters
@@ -74,27 +74,30 @@ def hold_out_patients(patient_labels: pd.Series, share: float, rng: np.random.Ge
         Index: patient; value: 1 if any of the patient's samples is positive.
     share : float
         Share of patients, between 0 and 1.
+    survival : bool
+        Whether the label is that of an event: then both sides need events, and nothing else.
 
     Raises
     ------
     InputError
         A class has too few patients to be on both sides.
     """
-    fewest = smaller_class(patient_labels)
+    fewest = needed_patients(patient_labels, survival)
     outside = int(np.ceil(len(patient_labels) * share))
     if fewest < 2 or min(outside, len(patient_labels) - outside) < 2:
         raise InputError(
-            f"The smaller class has {fewest} patients of {len(patient_labels)}; with {share:.0%} held out they cannot be on both "
+            f"{whose(survival)} {fewest} patients of {len(patient_labels)}; with {share:.0%} held out they cannot be on both "
             "sides. Change partition.held_out, or collect more patients."
         )
     seed = int(rng.integers(2**31))
-    _, held_out = train_test_split(patient_labels.index, test_size=share, stratify=patient_labels, random_state=seed)
+    strata = patient_labels if smaller_class(patient_labels) >= 2 else None
+    _, held_out = train_test_split(patient_labels.index, test_size=share, stratify=strata, random_state=seed)
     return pd.Index(held_out)
 
 
 def hold_out(cohort: Cohort, share: float, rng: np.random.Generator) -> Split:
     """Split a cohort into development and held-out patients."""
-    return Split.of_patients(cohort, hold_out_patients(cohort.patient_labels, share, rng))
+    return Split.of_patients(cohort, hold_out_patients(cohort.patient_labels, share, rng, survival=cohort.times is not None))
 
 
 def folds(cohort: Cohort, k: int, rng: np.random.Generator) -> Iterator[Split]:
@@ -107,14 +110,15 @@ def folds(cohort: Cohort, k: int, rng: np.random.Generator) -> Iterator[Split]:
     InputError
         A class has fewer patients than there are folds.
     """
-    labels = cohort.patient_labels
-    fewest = smaller_class(labels)
+    labels, survival = cohort.patient_labels, cohort.times is not None
+    fewest = needed_patients(labels, survival)
     if fewest < k:
         raise InputError(
-            f"The smaller class has {fewest} patients to learn from, fewer than the {k} folds; use fewer folds "
+            f"{whose(survival)} {fewest} patients to learn from, fewer than the {k} folds; use fewer folds "
             "(recipe.search.folds, evaluation.internal.folds), or collect more patients."
         )
-    splitter = StratifiedKFold(k, shuffle=True, random_state=int(rng.integers(2**31)))
+    kind = StratifiedKFold if smaller_class(labels) >= k else KFold  # of times to an event few may be censored
+    splitter = kind(k, shuffle=True, random_state=int(rng.integers(2**31)))
     for _, test in splitter.split(labels, labels):
         yield Split.of_patients(cohort, labels.index[test])
 
@@ -132,22 +136,33 @@ def refuse_too_few_patients(cohort: Cohort, held_out: pd.Index, outer_folds: int
     InputError
         The smaller class would run out of patients in some fold, or the held-out patients are of one class.
     """
-    outside = cohort.patient_labels.index.isin(held_out)
-    judged, development = (smaller_class(cohort.patient_labels[part]) for part in (outside, ~outside))
+    outside, survival = cohort.patient_labels.index.isin(held_out), cohort.times is not None
+    judged, development = (needed_patients(cohort.patient_labels[part], survival) for part in (outside, ~outside))
     learning = development - int(np.ceil(development / outer_folds)) if outer_folds else development
     if judged < 1:
+        missing = "had the event" if survival else "is in the smaller class"
         raise InputError(
-            f"Of the {outside.sum()} held-out patients none is in the smaller class; there is nothing to judge on. "
-            "Raise partition.held_out, or collect more patients."
+            f"Of the {outside.sum()} held-out patients none {missing}; there is "
+            "nothing to judge on. Raise partition.held_out, or collect more patients."
         )
     if development < (outer_folds or 0) or learning < inner_folds:
         inside = f", {learning} inside an internal resample" if outer_folds else ""
         asked = f"recipe.search.folds: {inner_folds}" + (f", evaluation.internal.folds: {outer_folds}" if outer_folds else "")
         raise InputError(
-            f"The smaller class has {smaller_class(cohort.patient_labels)} patients, {development} of them to learn from"
+            f"{whose(survival)} {needed_patients(cohort.patient_labels, survival)} patients, {development} of them to learn from"
             f"{inside}: fewer than the folds ({asked}). "
             "Use fewer folds, or collect more patients."
         )
+
+
+def needed_patients(labels: pd.Series, survival: bool) -> int:
+    """How many patients there are of the kind that every part of a split needs: those with the event, or the smaller class."""
+    return int(labels.sum()) if survival else smaller_class(labels)
+
+
+def whose(survival: bool) -> str:
+    """The beginning of a sentence about their number."""
+    return "The event happened to" if survival else "The smaller class has"
 
 
 def smaller_class(labels: pd.Series) -> int:

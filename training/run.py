@@ -140,7 +140,8 @@ def draw_held_out(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
     """
     labels = pd.concat([cohort.patient_labels for cohort in cohorts.values()])
     per_patient = labels.groupby(level=0, sort=False).max()
-    held_out = hold_out_patients(per_patient, study.partition.held_out, study.rng("held out"))
+    survival = any(cohort.times is not None for cohort in cohorts.values())
+    held_out = hold_out_patients(per_patient, study.partition.held_out, study.rng("held out"), survival=survival)
     internal = study.evaluation.internal
     for name, cohort in cohorts.items():
         try:

@@ -227,8 +227,9 @@ class SelectionSettings(Settings):
         kinds = [method.kind for method in self.methods]
         if not kinds or len(set(kinds)) != len(kinds):
             raise ValueError("methods must be one or more different methods")
-        needed = self._agreeing(isinstance(self.methods[0], SURVIVAL_KINDS))
-        if needed > len(kinds):
+        needed = self._agreeing(survival=False)
+        # Methods that know of times are counted where it is known that the endpoint has times.
+        if needed > len(kinds) and not any(isinstance(method, SURVIVAL_KINDS) for method in self.methods):
             raise ValueError(f"votes is {needed}, but only {len(kinds)} methods vote")
         return self
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -52,7 +53,9 @@ def test_help_lists_every_command_with_its_line() -> None:
 def test_every_listed_command_is_there_and_takes_json(name: str) -> None:
     answer = CliRunner().invoke(hypoxia, [name, "--help"])
     assert answer.exit_code == 0, answer.output
-    assert "--json" in answer.output
+    command = hypoxia.get_command(click.Context(hypoxia), name)
+    commands = command.commands.values() if isinstance(command, click.Group) else [command]
+    assert all(any("--json" in option.opts for option in one.params) for one in commands)
 
 
 def test_an_unknown_command_is_refused() -> None:

@@ -72,7 +72,11 @@ def test_the_published_example_says_what_it_says(tmp_path: Path) -> None:
     assert (study.cohort.patient, study.cohort.drop) == ("PatientID", ("Site", "Scanner"))
     assert study.partition.held_out == 0.25
     assert study.recipe.selection.voters(survival=False) == PUBLISHED_METHODS
-    assert (study.recipe.selection.top, study.recipe.selection.needed(survival=False), study.recipe.selection.scope) == (100, 4, "inner")
+    assert (study.recipe.selection.top, study.recipe.selection.needed(survival=False), study.recipe.selection.scope) == (
+        100,
+        4,
+        "inner",
+    )
     assert study.recipe.search == TPOTSearch(generations=5, population=20, folds=5)
     assert (study.evaluation.bootstrap, study.evaluation.level) == (1000, 0.95)
     assert study.evaluation.internal == InternalSettings(folds=5, repeats=1)

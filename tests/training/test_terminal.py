@@ -35,5 +35,5 @@ def test_a_log_gets_a_line_per_stage_and_generation() -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == 4
     assert lines[0].endswith("fold 1 [of] 2")
-    assert "generation 1 of 2, 1 of 10 candidates, best inner AUC 0.750" in lines[1]
+    assert "generation 1 of 2, 1 of 10 candidates, best inner score 0.750" in lines[1]
     assert "left" in lines[2]

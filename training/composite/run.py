@@ -355,10 +355,10 @@ def _added_over_each(related: Prognosis, biomarkers: pd.DataFrame) -> dict[str, 
     patients = related.patients
     score = patients[["score"]].rename(columns={"score": COMPOSITE})
     times, event = patients["time"].to_numpy(), patients["event"].to_numpy()
-    found = {}
+    found, scaled = {}, (biomarkers - biomarkers.mean()) / biomarkers.std()  # whatever their units
     for name in biomarkers.columns:
         try:
-            found[str(name)] = added_value(biomarkers.loc[patients.index, [name]], score, times, event)
+            found[str(name)] = added_value(scaled.loc[patients.index, [name]], score, times, event)
         except InputError:
             continue  # not estimable beside this biomarker: the score is the biomarker
     return found
