@@ -12,6 +12,7 @@ from features.cohort import Cohort
 from features.settings import Settings
 
 OUTCOME_LIKE_AUC = 0.99
+OUTCOME_LIKE_SURVIVAL = 0.95
 FEW_PER_CLASS = 10
 # Two rounded numbers of different patients are often equal.
 FEWEST_TO_TELL_A_COPY = 3
@@ -46,6 +47,7 @@ class Audit(Settings):
     outcome_like: dict[str, float]
     duplicate_rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    survival: bool = False
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -53,7 +55,8 @@ class Audit(Settings):
         found = list(self.notes)
         if self.outcome_like:
             found.append(
-                f"{_names(self.outcome_like)} tell the outcome almost perfectly (AUC above {OUTCOME_LIKE_AUC}): "
+                f"{_names(self.outcome_like)} tell the outcome almost perfectly (AUC, or rank correlation with the times, above "
+                f"{OUTCOME_LIKE_SURVIVAL if self.survival else OUTCOME_LIKE_AUC}): "
                 "is this the outcome itself, or measured after it? If so, name it under cohort.drop."
             )
         if self.identifier_like:
@@ -84,8 +87,12 @@ def audit(cohort: Cohort) -> Audit:
     missing = frame.isna().sum()
     constant = ~(frame.max() > frame.min())
     # Among the few samples that have a rare value any column may part the classes by chance.
-    areas = single_feature_auc(frame.loc[:, ~constant & (frame.notna().mean() >= 0.5)], cohort.y)
-    strongest = areas.where(areas >= 0.5, 1 - areas)
+    varying = frame.loc[:, ~constant & (frame.notna().mean() >= 0.5)]
+    areas = single_feature_auc(varying, cohort.y)
+    strongest, telling = areas.where(areas >= 0.5, 1 - areas), OUTCOME_LIKE_AUC
+    if cohort.times is not None:  # an event after the horizon counts as none, so that a copy of the outcome is less than perfect
+        times = time_like(varying, cohort.times)
+        strongest, telling = strongest.where(strongest >= times, times), OUTCOME_LIKE_SURVIVAL
     return Audit(
         samples=len(frame),
         events=int(cohort.y.sum()),
@@ -97,9 +104,10 @@ def audit(cohort: Cohort) -> Audit:
         constant_columns=tuple(frame.columns[constant]),
         duplicate_columns=_duplicate_columns(frame.loc[:, ~constant]),
         identifier_like=_identifier_like(frame),
-        outcome_like={str(name): round(float(area), 4) for name, area in strongest[strongest > OUTCOME_LIKE_AUC].items()},
+        outcome_like={str(name): round(float(area), 4) for name, area in strongest[strongest > telling].items()},
         duplicate_rows=_duplicate_rows(cohort),
         notes=cohort.notes,
+        survival=cohort.times is not None,
     )
 
 
@@ -143,6 +151,11 @@ def single_feature_auc(frame: pd.DataFrame, y: np.ndarray) -> pd.Series:
     with np.errstate(invalid="ignore", divide="ignore"):
         areas = (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
     return pd.Series(np.where((positives > 0) & (negatives > 0), areas, np.nan), index=frame.columns)
+
+
+def time_like(frame: pd.DataFrame, times: pd.Series) -> pd.Series:
+    """How far each column orders the samples as their follow-up does: absolute Spearman correlation, 1 for a copy of it."""
+    return frame.corrwith(times, method="spearman").abs().fillna(0.0)
 
 
 def _identifier_like(frame: pd.DataFrame) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ RESEARCH_USE_ONLY = "Research use only: not a medical device, not for decisions 
 # array with pickles forbidden, a tree from arrays, a harmoniser from its parameters.
 TRUSTED_TYPES = (
     "features.composite.CompositeScore",
+    "features.composite.StandardisedLogOdds",
     "features.harmonise.AcquisitionRegression",
     "features.harmonise.SiteAlignment",
     "features.platforms.PlatformCentring",

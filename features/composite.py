@@ -14,6 +14,7 @@ from math import atan2, copysign, cos, hypot, inf, isinf, isnan, pi, sin
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+from scipy.special import expit, logit
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -22,6 +23,7 @@ from features.errors import InputError
 RuleName = Literal["separating_line", "cox", "both_high", "imaging_alone", "genes_alone"]
 RULE_NAMES: tuple[RuleName, ...] = get_args(RuleName)
 BIOMARKERS = ("imaging", "genes")
+LEAST_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,64 @@ class CompositeScore(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
     def _one(self, biomarkers: np.ndarray) -> np.ndarray:
         excess = np.asarray(self.signs) * (biomarkers - self.alone_cutoffs_) * self.alone_scales_
         return np.where(np.isnan(excess[:, 0]), excess[:, 1], excess[:, 0])
+
+
+class StandardisedLogOdds(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """Probabilities of component models on one scale: log odds in standard deviations of patients that nobody learnt from.
+
+    Models of different folds, and the one that is shipped, may be shrunk more or less: their probabilities differ in level and
+    spread though they order patients alike. Each model's are therefore measured by the mean and the standard deviation of
+    its own predictions of patients whom it had not learnt from.
+
+    Parameters
+    ----------
+    centres, spreads : sequence of float of length 2
+        Of the shipped model's log odds, per biomarker; NaN for one that is no probability and passes as it is.
+
+    Examples
+    --------
+    >>> scale = StandardisedLogOdds((float("nan"), 0.0), (float("nan"), 0.5))
+    >>> scale.transform(np.array([[1.5, 0.5], [1.5, 0.7310585786]])).round(6).tolist()
+    [[1.5, 0.0], [1.5, 2.0]]
+    """
+
+    def __init__(self, centres: Sequence[float] = (0.0, 0.0), spreads: Sequence[float] = (1.0, 1.0)) -> None:
+        self.centres = centres
+        self.spreads = spreads
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Nothing is learnt here: the reference comes with the component."""
+        validate_data(self, X, dtype=float, ensure_all_finite="allow-nan")
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Both biomarkers, shape (n_patients, 2); a missing one stays missing."""
+        values = np.array(X, dtype=float)
+        for own, (centre, spread) in enumerate(zip(self.centres, self.spreads, strict=True)):
+            if not isnan(centre):
+                values[:, own] = (log_odds(values[:, own]) - centre) / spread
+        return values
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """The probabilities again, shape (n_patients, 2)."""
+        values = np.array(X, dtype=float)
+        for own, (centre, spread) in enumerate(zip(self.centres, self.spreads, strict=True)):
+            if not isnan(centre):
+                values[:, own] = expit(values[:, own] * spread + centre)
+        return values
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Log odds, of probabilities that are kept a little off 0 and 1."""
+    return np.asarray(logit(np.clip(probability, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)))
 
 
 def weighted_sum(biomarkers: np.ndarray, coefficients: np.ndarray) -> np.ndarray:

@@ -364,6 +364,11 @@ def _pinned(chosen: Mapping[str, str], places: Mapping[str, Sequence[int]], mean
         if gene not in places:
             continue  # what is written for one platform does not concern another
         place = next((place for place in places[gene] if meant.names[place].name == probe), None)
+        if sum(meant.names[one].name == probe for one in places[gene]) > 1:
+            raise InputError(
+                f"Probe {probe!r} (source.chosen) is in this file several times, with different values; name its rows apart, or "
+                "take probes: mean."
+            )
         if place is None:
             there = ", ".join(meant.names[place].name for place in places[gene])
             raise InputError(f"Probe {probe!r} (source.chosen) is none of {gene}'s in this file; these are: {there}.")

@@ -607,7 +607,7 @@ class CombatHarmoniser(Settings):
             The study names no site, or the reference is not one.
         """
         if site is None:
-            raise InputError("recipe.harmonise.kind: combat needs the sites; name their column under cohort.site.")
+            raise InputError(f"recipe.harmonise.kind: {self.kind} needs the sites; name their column under cohort.site.")
         levels = tuple(sorted(set(site.astype(str))))
         if self.reference is not None and self.reference not in levels:
             raise InputError(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from features.cohort import Labelling
 
 Value = bool | int | float | str
+# Of all events: fewer by the horizon look like times in another unit.
+FEW_IN_TIME = 0.1
 
 
 class SurvivalEndpoint(Settings):
@@ -99,24 +101,55 @@ class SurvivalEndpoint(Settings):
         known = times.notna() & happened.notna()
         times, notes = self._above_zero(times.where(known))
         event, competing = (happened == 1) & times.notna(), (happened == 2) & times.notna()
+        self._refuse_no_event(frame, times, event)
+        horizon, notes = self._horizon(times, event, notes)
         if self.horizon is not None:
-            beyond = times > self.horizon
-            times, event, competing = times.clip(upper=self.horizon), event & ~beyond, competing & ~beyond
-        if not event.any():
-            by = f" by {self.horizon:g} {self.unit}" if self.horizon is not None else ""
-            raise InputError(
-                f"No row has the event{by}: with positive: {self.positive!r} no value of {self.event!r} "
-                f"({_shown(frame[self.event])}) is one in time. Set cohort.endpoint.positive, or raise the horizon."
-            )
+            beyond = times > horizon
+            times, event, competing = times.clip(upper=horizon), event & ~beyond, competing & ~beyond
         return Labelling(
             event.astype(float).where(times.notna()),
             self.columns,
             notes,
             times,
             competing if self.competing else None,
-            self.horizon or float(times[event].max()),
+            horizon,
             self.unit,
         )
+
+    def _refuse_no_event(self, frame: pd.DataFrame, times: pd.Series, event: pd.Series) -> None:
+        if not event.any():
+            by = f" by {self.horizon:g} {self.unit}" if self.horizon is not None else ""
+            raise InputError(
+                f"No row has the event{by}: with positive: {self.positive!r} it would be another value than those of "
+                f"{self.event!r} ({_shown(frame[self.event])}). Set cohort.endpoint.positive to the value of the event."
+            )
+        if self.horizon is not None and not (event & (times <= self.horizon)).any():
+            raise InputError(
+                f"No row has the event by {self.horizon:g} {self.unit}, and {int(event.sum())} have it later (median follow-up "
+                f"{times.median():g}). Are the times of {self.time!r} in {self.unit}? Set cohort.endpoint.horizon and unit as "
+                "the times are."
+            )
+
+    def _horizon(self, times: pd.Series, event: pd.Series, notes: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
+        """Where one stops looking, and what a reader must know of it."""
+        if self.horizon is None:
+            last = float(times[event].max())
+            words = f"No horizon is set: the event is looked for until the last one, at {last:g} {self.unit}."
+            return last, (*notes, words)
+        seen, every = int((event & (times <= self.horizon)).sum()), int(event.sum())
+        if seen < FEW_IN_TIME * every:
+            words = (
+                f"Only {seen} of {every} events are by {self.horizon:g} {self.unit} (median follow-up {times.median():g}): "
+                f"are the times in {self.unit}?"
+            )
+            notes = (*notes, words)
+        if self.horizon > times.max():
+            words = (
+                f"The horizon of {self.horizon:g} {self.unit} is beyond all follow-up (the longest is {times.max():g}): what "
+                "is asked of the horizon is undefined."
+            )
+            notes = (*notes, words)
+        return self.horizon, notes
 
     def _times(self, frame: pd.DataFrame) -> pd.Series:
         given = column(frame, self.time, "cohort.endpoint.time")
@@ -144,6 +177,11 @@ class SurvivalEndpoint(Settings):
         states[present == meant_by(self.positive)] = 1.0
         states[present.isin([meant_by(one) for one in self.competing])] = 2.0
         others = sorted(set(map(str, values.dropna()[states == 0])))
+        if self.censored is None and meant_by(self.positive) == 1.0 and [meant_by(one) for one in others] == [2.0]:
+            raise InputError(
+                f"Column {self.event!r} (cohort.endpoint.event) has 1 and 2, of which 2 often is the event and 1 is not; say "
+                "which: positive: 2, censored: 1 (or positive: 1, censored: 2)."
+            )
         meant = None if self.censored is None else meant_by(self.censored)
         unexplained = others if meant is None else sorted(set(map(str, values.dropna()[(states == 0) & (present != meant)])))
         if (meant is None and len(others) > 1) or (meant is not None and unexplained):

@@ -328,9 +328,9 @@ class Composite:
             return _only_column(frame, there), unlike
         component = self.components.get(name)
         if component is None or not _has_all(component, columns):
-            if self.takes_one:
-                return pd.Series(np.nan, index=frame.index), unlike
-            raise SchemaMismatchError([(name, "is missing" + _so_are(component, columns))])
+            # Also where one biomarker is enough: a column that is spelt otherwise would be a biomarker that nobody has.
+            empty = "; a patient without it has an empty cell" if self.takes_one else ""
+            raise SchemaMismatchError([(name, "is missing" + _so_are(component, columns) + empty)])
         # A patient without any of the features has not this biomarker; one without some of them is the component's to judge.
         known = ~_is_empty(component, frame) if self.takes_one else ~unlike
         values = np.full(len(frame), np.nan)

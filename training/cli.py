@@ -51,6 +51,7 @@ def _check_models(loaded: Any, address: str) -> dict[str, Any]:
     from training.console import say, stderr_console
     from training.extracting import ensure_extracted
     from training.run import draw_held_out, load_cohorts
+    from training.signature_recipe import coverage_words
     from training.terminal import print_audit, print_confounding
     from training.train import scores_of
 
@@ -70,6 +71,12 @@ def _check_models(loaded: Any, address: str) -> dict[str, Any]:
         }
         for name, one in found.items()
     }
+    if loaded.recipe.signature:
+        for cohort in cohorts.values():
+            words, warning = coverage_words(loaded.recipe.signature, cohort.features)
+            say(console, loaded.recipe.signature.signature, words)
+            if warning:
+                say(console, "Warning", warning, "yellow")
     held_out = draw_held_out(loaded, cohorts)
     for cohort in cohorts.values():
         labels = cohort.patient_labels

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from features.bundle import Estimate, ModelCard
+from features.composite import log_odds
 from features.errors import InputError
 from training.evaluation import all_measures
 from training.judged import RUN_ID, JudgedModel, load_judged
@@ -28,7 +29,10 @@ class ComponentScores:
         In the registry.
     scores : Series of shape (n_patients,)
         By patient: the mean over repeats and samples of predictions by models that had not learnt from the patient. Higher
-        is more hypoxic. A probability, or the score behind it where the model is one score.
+        is more hypoxic. Log odds, each model's in standard deviations of its predictions of patients left out; or the score
+        behind the probability, as it is, where the model is one score.
+    centre, spread : float
+        Mean and standard deviation of the registered model's log odds in its held-out patients; NaN for a score.
     bundle_folder : Path
         The model itself, for new patients.
     """
@@ -38,6 +42,15 @@ class ComponentScores:
     card: ModelCard
     scores: pd.Series
     bundle_folder: Path
+    centre: float = float("nan")
+    spread: float = float("nan")
+
+    @property
+    def cutoff(self) -> float:
+        """Where the registered model calls a patient positive, on the scale of the scores."""
+        if self.card.score is not None:
+            return self.card.score.cutoff
+        return float((log_odds(np.array(self.card.threshold)) - self.centre) / self.spread)
 
     @property
     def title(self) -> str:
@@ -67,10 +80,28 @@ def component_scores(store: Store, reference: str) -> ComponentScores:
     if judged.card.composite is not None:
         raise InputError(f"{judged.title} is a composite itself; a composite's parts are plain models.")
     _refuse_in_sample(judged)
-    column = "score" if judged.card.score is not None else "probability"
-    judged_once = [one[["patient", column]] for one in (judged.internal, judged.predictions) if one is not None]
-    scores = pd.concat(judged_once).groupby("patient")[column].mean().rename(judged.name)
-    return ComponentScores(judged.name, judged.version, judged.card, scores, judged.bundle_folder)
+    tables = [one for one in (judged.internal, judged.predictions) if one is not None]
+    about = (judged.name, judged.version, judged.card)
+    if judged.card.score is not None:
+        scores = pd.concat(tables).groupby("patient")["score"].mean().rename(judged.name)
+        return ComponentScores(*about, scores, judged.bundle_folder)
+    scaled = pd.concat([_standardised(one) for one in tables]).groupby("patient")["scaled"].mean().rename(judged.name)
+    centre, spread = _centre_and_spread(log_odds(judged.predictions["probability"].to_numpy()))
+    return ComponentScores(*about, scaled, judged.bundle_folder, centre, spread)
+
+
+def _standardised(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Log odds by patient, each model's less their mean and over their standard deviation in the patients it was judged on."""
+    linear = pd.Series(log_odds(predictions["probability"].to_numpy()), index=predictions.index)
+    models = linear.groupby([predictions["repeat"], predictions["fold"]])
+    scaled = models.transform(lambda one: (one - _centre_and_spread(one.to_numpy())[0]) / _centre_and_spread(one.to_numpy())[1])
+    return predictions[["patient"]].assign(scaled=scaled)
+
+
+def _centre_and_spread(linear: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation; a spread of one where all are the same."""
+    spread = float(linear.std())
+    return float(linear.mean()), spread if spread > 0 else 1.0
 
 
 def _refuse_in_sample(judged: JudgedModel) -> None:

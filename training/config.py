@@ -64,7 +64,8 @@ class StudyBase(Settings):
     contract : mapping
         What the model takes when it is served.
     scores : mapping of str to str
-        More features: the out-of-sample scores of registered models, by the name that the feature shall have.
+        More features: the out-of-sample scores of registered models, by the name that the feature shall have. A probability
+        becomes log odds in standard deviations of each model's left-out patients; on that scale the feature is served too.
     """
 
     name: str = Field(min_length=1)

@@ -12,6 +12,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from features.audit import few_held_out
 from features.bundle import RESEARCH_USE_ONLY, Estimate
 from training.evaluation import Evaluation, metric_of
+from training.signature_recipe import coverage_words
 from training.survival_report import survival_figures, survival_lines
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def estimate_rows(held_out: Evaluation, internal: Evaluation | None) -> list[tup
 def warnings_of(result: StudyResult) -> tuple[str, ...]:
     """What a reader of the estimates must know."""
     selection, search, found = result.fitted.selection, result.fitted.search, list(result.audit.warnings)
+    found += _about_signature(result)
     if selection.fell_back:
         found.append(f"No feature reached {selection.votes_needed} votes; those with {selection.votes_used} were taken.")
     if not result.repeatable:
@@ -112,6 +114,13 @@ def warnings_of(result: StudyResult) -> tuple[str, ...]:
     if undefined:
         found.append(f"Undefined on the held-out patients: {', '.join(undefined)}.")
     return tuple(found)
+
+
+def _about_signature(result: StudyResult) -> list[str]:
+    """A warning where few of the signature's genes are there."""
+    recipe = result.study.recipe.signature
+    warning = coverage_words(recipe, result.cohort.features)[1] if recipe else None
+    return [warning] if warning else []
 
 
 def _shown(estimate: Estimate | None) -> str:

@@ -151,6 +151,13 @@ def fit_signature(
     return FittedSignature(columns, pipeline, fitted.cutoff_, held, _words(signature, method, held))
 
 
+def coverage_words(recipe: SignatureRecipe, features: pd.DataFrame) -> tuple[str, str | None]:
+    """How many of a signature's genes a table has and which it lacks, as a phrase; and a warning where they are few."""
+    held = coverage(find_signature(recipe.signature), _with_values(features, find_signature(recipe.signature)))
+    lacking = f"; missing: {', '.join(held.missing)}" if held.missing else ""
+    return f"{len(held.found)} of {held.genes} genes{lacking}", held.warning
+
+
 def _estimator(recipe: SignatureRecipe, method: Method, genes: tuple[int, ...]) -> SignatureScore:
     return SignatureScore(method, genes, recipe.shrinkage, recipe.penalty, recipe.signs)
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
-from features.composite import CompositeScore, Line
+from features.composite import CompositeScore, Line, StandardisedLogOdds
 from features.errors import InputError
 
 # Worked by hand from the distance of a point to a line; science.md section 2 has them too.
@@ -146,3 +146,15 @@ def test_a_score_is_not_fitted_here_and_a_clone_is_not_fitted() -> None:
     assert (copy.rule, copy.signs, copy.missing) == ("separating_line", (1, -1), "alone")
     with pytest.raises(Exception, match="not fitted"):
         copy.transform(np.zeros((1, 2)))
+
+
+def test_probabilities_of_components_go_to_one_scale_and_back_and_what_is_missing_stays_so() -> None:
+    scale = StandardisedLogOdds((float("nan"), -0.4), (float("nan"), 0.02))
+    given = np.array([[1e6, 0.41], [-3.0, 0.4], [np.nan, np.nan], [0.0, 0.0]])
+    there = scale.transform(given)
+    np.testing.assert_array_equal(there[:, 0], given[:, 0])
+    np.testing.assert_allclose(scale.inverse_transform(there)[:2], given[:2], rtol=1e-12)
+    assert np.isnan(there[2]).all()
+    assert np.isfinite(there[3]).all(), "a probability of 0 has log odds that one can compute with"
+    assert there[0, 1] > there[1, 1]
+    np.testing.assert_array_equal(scale.transform(given[:1]), there[:1])

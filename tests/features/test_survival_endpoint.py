@@ -71,14 +71,15 @@ def test_a_zero_time_is_half_of_the_shortest_above_zero_unless_the_study_says_ot
     found = labelled([0, 4, 8, 0], [1, 1, 0, 0])
     assert found.times.tolist() == [2, 4, 8, 2]
     assert found.labels.tolist() == [1, 1, 0, 0]
-    assert found.notes == ("A follow-up of zero counts as 2 months (2 samples).",)
+    assert found.notes[0] == "A follow-up of zero counts as 2 months (2 samples)."
+    assert found.notes[1:] == ("No horizon is set: the event is looked for until the last one, at 4 months.",)
 
 
 def test_zero_times_can_be_left_out() -> None:
     found = labelled([0, 4, 8], [1, 1, 0], zero_times="leave_out")
     assert found.labels.isna().tolist() == [True, False, False]
     assert found.times.isna().tolist() == [True, False, False]
-    assert found.notes == ("Left out for a follow-up of zero: 1 sample.",)
+    assert found.notes[0] == "Left out for a follow-up of zero: 1 sample."
 
 
 def test_zero_times_can_be_refused_and_are_where_nobody_has_another() -> None:
@@ -144,11 +145,30 @@ def test_the_event_may_be_a_word_a_number_or_a_truth_value(values: list[Any], po
 
 def test_no_event_is_refused_with_what_there_is() -> None:
     assert refusal([5, 6], [0, 0]) == (
-        "No row has the event: with positive: 1 no value of 'relapse' ('0') is one in time. Set cohort.endpoint.positive, or "
-        "raise the horizon."
+        "No row has the event: with positive: 1 it would be another value than those of 'relapse' ('0'). Set "
+        "cohort.endpoint.positive to the value of the event."
     )
-    assert refusal([50, 60], [1, 0], horizon=12).startswith("No row has the event by 12 months: with positive: 1")
+    assert refusal([50, 60], [1, 0], horizon=12) == (
+        "No row has the event by 12 months, and 1 have it later (median follow-up 55). Are the times of 'months' in months? Set "
+        "cohort.endpoint.horizon and unit as the times are."
+    )
     assert refusal([None, 6], [1, 0]).startswith("No row has the event")
+
+
+def test_one_and_two_are_not_guessed_at() -> None:
+    assert refusal([5, 6], [1, 2]) == (
+        "Column 'relapse' (cohort.endpoint.event) has 1 and 2, of which 2 often is the event and 1 is not; say which: positive: "
+        "2, censored: 1 (or positive: 1, censored: 2)."
+    )
+    assert labelled([5, 6], [1, 2], positive=2, censored=1).labels.tolist() == [0, 1]
+    assert labelled([5, 6], [1, 2], positive=1, censored=2).labels.tolist() == [1, 0]
+
+
+def test_times_that_look_like_another_unit_and_a_horizon_beyond_follow_up_are_noted() -> None:
+    days = labelled([30, *range(200, 3000, 100)], [1] * 29, horizon=60)
+    assert days.notes == ("Only 1 of 29 events are by 60 months (median follow-up 1500): are the times in months?",)
+    far = labelled([30, 50], [1, 0], horizon=60)
+    assert far.notes[0].startswith("The horizon of 60 months is beyond all follow-up (the longest is 50)")
 
 
 @pytest.mark.parametrize(

@@ -159,12 +159,16 @@ def test_features_unlike_a_components_training_flag_their_row(stored: Stored, wr
     assert predict(written(frame), stored())["out_of_distribution"].tolist() == [row == 2 for row in range(6)]
 
 
-@pytest.mark.parametrize("missing", ["column", "cells", "features"])
+def test_a_column_that_is_not_there_is_no_biomarker_that_nobody_has(stored: Stored, written: Callable[..., Path]) -> None:
+    misspelt = values().rename(columns={"gene_score": "gene_scores"})
+    with pytest.raises(SchemaMismatchError, match=r"'gene_score' is missing.* a patient without it has an empty cell"):
+        run(written(misspelt), stored("alone"))
+
+
+@pytest.mark.parametrize("missing", ["cells", "features"])
 def test_a_missing_biomarker_is_answered_by_the_other_alone(stored: Stored, written: Callable[..., Path], missing: str) -> None:
     frame = values()
-    if missing == "column":
-        frame = frame.drop(columns="gene_score")
-    elif missing == "cells":
+    if missing == "cells":
         frame["gene_score"] = np.nan
     else:
         genes = expression()

@@ -9,9 +9,17 @@ import numpy as np
 import pandas as pd
 
 from features.cohort import Cohort
+from features.composite import StandardisedLogOdds
 from features.errors import InputError, did_you_mean
 from training.components import ComponentScores
-from training.composite.study import Biomarker, CompositeStudy, ModelBiomarker, SignatureBiomarker, VectorBiomarker
+from training.composite.study import (
+    Biomarker,
+    CompositeStudy,
+    HypoxicFractionBiomarker,
+    ModelBiomarker,
+    SignatureBiomarker,
+    VectorBiomarker,
+)
 from training.signature_recipe import FittedSignature, fit_signature
 
 MODALITIES = ("imaging", "genes")
@@ -64,8 +72,15 @@ class MeasuredBiomarkers:
         given: float | None = getattr(biomarker, "cutoff", None)
         if given is not None or not isinstance(biomarker, ModelBiomarker):
             return given
-        card = self.components[modality].card
-        return card.score.cutoff if card.score else card.threshold
+        return self.components[modality].cutoff
+
+    @property
+    def scale(self) -> StandardisedLogOdds | None:
+        """What brings probabilities of component models to the scale of the biomarkers; None where no part is a probability."""
+        parts = [self.components.get(modality) for modality in MODALITIES]
+        centres = tuple(float("nan") if part is None else part.centre for part in parts)
+        spreads = tuple(float("nan") if part is None else part.spread for part in parts)
+        return None if np.isnan(centres).all() else StandardisedLogOdds(centres, spreads)
 
     def _column(self, biomarker: Biomarker, modality: str, rows: np.ndarray) -> np.ndarray:
         if isinstance(biomarker, SignatureBiomarker):
@@ -90,8 +105,13 @@ def biomarkers_of(study: CompositeStudy, cohort: Cohort, components: Mapping[str
             raise InputError(f"Column {biomarker.name!r} ({modality}) is not in the table, or has another role{hint}.")
     found = MeasuredBiomarkers(study, cohort, components)
     values = found.of_everyone()
-    for name, column in zip(study.names, values.T, strict=True):
+    for biomarker, name, column in zip(study.biomarkers, study.names, values.T, strict=True):
         present = column[np.isfinite(column)]
+        if isinstance(biomarker, HypoxicFractionBiomarker) and len(present) and (present.min() < 0 or present.max() > 1):
+            raise InputError(
+                f"Column {name!r} is a hypoxic fraction, from 0 to 1, and holds {present.min():g} to {present.max():g}; divide "
+                "percentages by 100, or use kind: column."
+            )
         if len(present) == 0 or np.ptp(present) == 0:
             raise InputError(f"Biomarker {name!r} has one value in all patients; a composite needs two that vary.")
     return found
@@ -100,7 +120,12 @@ def biomarkers_of(study: CompositeStudy, cohort: Cohort, components: Mapping[str
 def complete_cases(cohort: Cohort, names: tuple[str, str]) -> tuple[Cohort, str | None]:
     """The cohort without patients who lack a biomarker that is a column, and a sentence where there are some."""
     present = [name for name in names if name in cohort.features.columns]
+    for name in present:
+        if cohort.features[name].isna().all():
+            raise InputError(f"Column {name!r} has no value in any patient; a composite needs two biomarkers.")
     complete = cohort.features[present].notna().all(axis=1)
+    if not complete.any():
+        raise InputError(f"No patient has both biomarkers ({names[0]!r} and {names[1]!r}); check how the rows are joined.")
     if complete.all():
         return cohort, None
     left_out = f"{int((~complete).sum())} of {len(complete)} patients lack one of the biomarkers and were left out."

@@ -122,7 +122,11 @@ def _part(study: CompositeStudy, measured: MeasuredBiomarkers, which: int) -> Pa
     about: dict[str, Any] = {"source": f"column {name}", "unit": getattr(biomarker, "unit", None)}
     if isinstance(biomarker, ModelBiomarker):
         component = measured.components[modality]
-        about = {"source": f"score of {component.title}", "model": component.name, "version": component.version}
+        scaled = (
+            "" if component.card.score else "; on the axis of the rule, log odds in standard deviations of its held-out patients"
+        )
+        about = {"source": f"score of {component.title}{scaled}", "model": component.name, "version": component.version}
+        about["unit"] = None if component.card.score else "probability"
     elif isinstance(biomarker, SignatureBiomarker):
         # The signature's reference values are those of this study, so it is a version of this model.
         about = {"source": f"signature {biomarker.signature}", "model": biomarker.signature, "version": study.fingerprint[:12]}
@@ -181,7 +185,9 @@ def _schema(result: CompositeResult) -> FeatureSchema:
 
 
 def _complete(result: CompositeResult) -> pd.DataFrame:
-    return result.biomarkers.dropna()
+    """Both biomarkers as the model takes them: of a component model its probability."""
+    complete, scale = result.biomarkers.dropna(), result.measured.scale
+    return complete if scale is None else pd.DataFrame(scale.inverse_transform(complete), complete.index, complete.columns)
 
 
 def _metrics(result: CompositeResult) -> dict[str, float]:

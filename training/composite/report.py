@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from features.bundle import RESEARCH_USE_ONLY
-from training.composite.figures import draw_correlation, draw_hazard_ratios, draw_line_stability, draw_permutations
+from training.composite.biomarkers import MODALITIES
+from training.composite.figures import cutoff_alone, draw_correlation, draw_hazard_ratios, draw_line_stability, draw_permutations
 from training.composite.groups import GROUPS
 from training.composite.honest import APPARENT
 from training.composite.run import CompositeResult, RuleResult, outcome_of
@@ -41,7 +42,12 @@ def words_of(result: CompositeResult) -> str:
         over = ["at most" if sign < 0 else "at least" for sign in result.study.signs]
         return f"both high: {x} {over[0]} {rule.cutoffs_[0]:.4g} and {y} {over[1]} {rule.cutoffs_[1]:.4g}"
     across, along = rule.coefficients_
-    return f"{TITLES[rule.rule]}: {across:.4g} x {x} + {along:.4g} x {y} - {rule.cutoff_:.4g}; 0 and above is more hypoxic"
+    terms = f"{across:.4g} x {x} {_signed(along)} x {y} {_signed(-rule.cutoff_)}"
+    return f"{TITLES[rule.rule]}: {terms}; 0 and above is more hypoxic"
+
+
+def _signed(number: float) -> str:
+    return f"{'-' if number < 0 else '+'} {abs(number):.4g}"
 
 
 def warnings_of(result: CompositeResult) -> tuple[str, ...]:
@@ -57,6 +63,7 @@ def warnings_of(result: CompositeResult) -> tuple[str, ...]:
             f"The whole search finds as much in {result.permutation.p_value:.0%} of cohorts whose outcome was dealt anew: this "
             "score is not told apart from chance."
         )
+    found += _about_biomarkers(result)
     better = best_rule(result)
     if better is not None:
         found.append(f"In the same folds {TITLES[better]} does better than the study's own rule (cross-validated concordance).")
@@ -65,6 +72,25 @@ def warnings_of(result: CompositeResult) -> tuple[str, ...]:
     if failures:
         found.append(f"{failures} folds or resamples gave no rule: groups of the size asked for are hard to find.")
     return (*found, *result.notes, *result.prognosis.notes)
+
+
+def _about_biomarkers(result: CompositeResult) -> list[str]:
+    """Directions that the outcome contradicts, and patients with one biomarker."""
+    found = []
+    for which, name in enumerate(result.study.names):
+        concordance = result.rules[f"{MODALITIES[which]}_alone"].out_of_fold.concordance
+        if concordance is not None and concordance < AGAINST:
+            found.append(
+                f"By {name!r} alone the patients called more hypoxic do better (concordance {concordance:.2f}): was its "
+                "direction meant so (hypoxic: higher or lower)?"
+            )
+    lacking = int((~result.biomarkers.notna().all(axis=1)).sum())
+    if lacking:
+        found.append(
+            f"{lacking} of {len(result.biomarkers)} patients lack one biomarker: the rules, their splits and the four groups are "
+            "of the others; these are judged by the biomarker that they have."
+        )
+    return found
 
 
 def best_rule(result: CompositeResult) -> str | None:
@@ -88,6 +114,8 @@ def _row(rule: RuleResult) -> tuple[str, ...]:
     return honest, concordance, str(rule.apparent.hazard_ratio), str(rule.fitted.splits_searched)
 
 
+# Concordance below which a biomarker's direction looks reversed.
+AGAINST = 0.4
 HEADINGS = (
     "rule",
     "hazard ratio, cross-validated\n(median, range over repeats)",
@@ -131,11 +159,20 @@ def findings(result: CompositeResult) -> list[tuple[str, str]]:
         (
             "Four groups",
             f"both {table.both}, genes only {table.genes_only}, neither {table.neither}, imaging only {table.imaging_only}; "
-            f"agreement {table.agreement:.1%}, Fisher p = {table.fisher_p:.2g}, kappa {table.kappa:.3f}, "
+            f"{_cutoffs(result)}; agreement {table.agreement:.1%}, Fisher p = {table.fisher_p:.2g}, kappa {table.kappa:.3f}, "
             f"Spearman {_correlation(result)}",
         )
     )
     return found
+
+
+def _cutoffs(result: CompositeResult) -> str:
+    """Where each biomarker alone parts the patients for the four groups, and who said so."""
+    words = []
+    for which, name in enumerate(result.study.names):
+        origin = "found here" if result.measured.cutoff(which) is None else "given"
+        words.append(f"{name} at {cutoff_alone(result, which):.4g} ({origin})")
+    return " and ".join(words)
 
 
 def _correlation(result: CompositeResult) -> str:

@@ -157,15 +157,18 @@ def run_composite(study: CompositeStudy, measured: MeasuredBiomarkers, progress:
     results = {
         name: RuleResult(rule, fitted[name], apparent(fitted[name], data), judged.rules[name]) for name, rule in rules.items()
     }
-    pipeline = _with_risk(fitted[chosen], judged.rules[chosen], cohort)
+    pipeline = _with_risk(fitted[chosen], judged.rules[chosen], measured)
     predictions = out_of_fold_predictions(cohort, judged, chosen, pipeline)
     estimates = EvaluationSettings(bootstrap=max(settings.bootstrap, 100), level=settings.level, internal=None)
     evaluation = evaluate(predictions, estimates, study.rng("intervals"), cohort.horizon)
     honest = {"hazard_ratio": _cross_validated_ratio(judged.rules[chosen])}
-    evaluation = replace(evaluation, estimates=evaluation.estimates | honest)
+    # The risk was learnt from these very scores: its calibration here is true by construction, and says nothing.
+    judgement = {name: one for name, one in evaluation.estimates.items() if name != "calibration_slope"}
+    evaluation = replace(evaluation, estimates=judgement | honest)
     clinical = cohort.clinical.set_axis(cohort.patients.to_numpy())
     competing = None if cohort.competing is None else cohort.competing.set_axis(cohort.patients.to_numpy())
     related = prognosis(predictions, clinical, cohort.horizon or 0.0, level=settings.level, competing=competing)
+    related = replace(related, calibration=None)
     frame = pd.DataFrame(everyone, index=cohort.samples, columns=list(study.names))
     return CompositeResult(
         study=study,
@@ -297,13 +300,13 @@ def out_of_fold_predictions(cohort: Cohort, judged: CrossValidated, name: str, p
     return pd.concat(parts, ignore_index=True)
 
 
-def _with_risk(fitted: Fitted, out_of_fold: OutOfFold, cohort: Cohort) -> Pipeline:
+def _with_risk(fitted: Fitted, out_of_fold: OutOfFold, measured: MeasuredBiomarkers) -> Pipeline:
     """The score, then a risk of one variable; learnt from out-of-fold scores, since on its own patients a score is too good.
 
     The direction was said beforehand: where out-of-fold scores fall with the hazard, as those of noise often do, the risk is the
     same for all. Turned around it would tell the patients whom it was turned by apart.
     """
-    score = out_of_fold.scores[out_of_fold.typical]
+    score, cohort = out_of_fold.scores[out_of_fold.typical], measured.cohort
     known = ~np.isnan(score)
     times, event = outcome_of(cohort)
     if not event[known].any():
@@ -312,7 +315,8 @@ def _with_risk(fitted: Fitted, out_of_fold: OutOfFold, cohort: Cohort) -> Pipeli
     head = CoxRisk(horizon=cohort.horizon).fit(score[known, None], outcome)
     if head.coef_[0] < 0:
         head.fit(np.zeros((int(known.sum()), 1)), outcome)
-    return Pipeline([("score", fitted.rule), ("risk", head)])
+    scale = [] if measured.scale is None else [("scale", measured.scale)]
+    return Pipeline([*scale, ("score", fitted.rule), ("risk", head)])
 
 
 def _risk_at_cutoff(pipeline: Pipeline) -> float:
