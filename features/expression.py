@@ -7,13 +7,14 @@ of a gene become one column, and a study's source puts the genes beside what is 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import PrivateAttr
 
 from features.errors import InputError, did_you_mean
 from features.expression_files import Axis, Format, Matrix, Reading, read_matrix, read_platform
@@ -103,9 +104,9 @@ class ExpressionSource(Settings):
         `log`: the values are logarithms, log ratios or z scores, and what looks raw is refused. `log2`: take log2(x + 1).
         `as_is`: leave the values as they are, whatever they look like.
     probes : {"highest_mean", "mean"}
-        What becomes of several probes (or columns) of one gene. `highest_mean` takes the probe with the highest mean over
-        all samples of the source: no outcome is looked at, but held-out samples are, since a source does not know the split.
-        To have it chosen in training patients only, read those alone and write the report's choice into `chosen`.
+        What becomes of several probes (or columns) of one gene. `highest_mean` takes the probe with the highest mean; no
+        outcome is looked at. In training these are means over development samples (``learning_from``), and the choice serves
+        all resamples of them; `hypoxia check`, which holds nobody out, looks at all samples.
     chosen : dict of str to str
         Gene to the probe to take, before any rule.
     names : dict of str to str
@@ -142,6 +143,20 @@ class ExpressionSource(Settings):
     not_genes: tuple[str, ...] = ()
     clinical: str | None = None
     clinical_sample: str | None = None
+
+    _learnt_from: frozenset[str] | None = PrivateAttr(default=None)
+
+    def learning_from(self, samples: Iterable[str]) -> Self:
+        """The same source, whose probes are chosen by their means in these samples alone.
+
+        Parameters
+        ----------
+        samples : iterable of str
+            Names of samples that may be learnt from.
+        """
+        source = self.model_copy()
+        source._learnt_from = frozenset(samples)
+        return source
 
     def read(self, folder: Path, more: str | tuple[str, ...] = (), text: tuple[str, ...] = ()) -> pd.DataFrame:
         """Genes of all samples, and what is known of the samples, indexed by sample.
@@ -201,9 +216,9 @@ class ExpressionSource(Settings):
         first = parts[0].matrix.values.columns
         if all(part.matrix.values.columns.equals(first) for part in parts):
             together = pd.concat([part.matrix.values for part in parts]) if len(parts) > 1 else parts[0].matrix.values
-            collapsed = [collapse(together, parts[0].meant, self.probes, chosen=self.chosen)]
+            collapsed = [self._collapsed(together, parts[0].meant)]
         else:
-            collapsed = [collapse(part.matrix.values, part.meant, self.probes, chosen=self.chosen) for part in parts]
+            collapsed = [self._collapsed(part.matrix.values, part.meant) for part in parts]
         values = collapsed[0][0] if len(collapsed) == 1 else pd.concat([frame for frame, _ in collapsed], join="inner")
         if values.index.duplicated().any():
             raise InputError(f"Sample {values.index[values.index.duplicated()][0]!r} is in two files; leave it out of one.")
@@ -212,14 +227,19 @@ class ExpressionSource(Settings):
             notes += (f"{values.shape[1]} of the names are in all {len(parts)} files; the others were left out.",)
         return values, _in_all([report for _, report in collapsed], values), notes
 
+    def _collapsed(self, values: pd.DataFrame, meant: GeneNames) -> tuple[pd.DataFrame, MappingReport]:
+        learnt = None if self._learnt_from is None else [name for name in values.index if name in self._learnt_from]
+        return collapse(values, meant, self.probes, chosen=self.chosen, samples=learnt or None)
+
     def _on_probes(self, report: MappingReport) -> tuple[str, ...]:
         if not report.several:
             return ()
         if self.probes == "mean":
             return (f"Genes with several probes, of which the mean was taken: {len(report.several)}.",)
+        whose = "all samples of the source" if self._learnt_from is None else "development samples alone"
         return (
             f"Genes with several probes, of which the one with the highest mean was taken: {len(report.several)}. The mean is "
-            "over all samples of the source, held-out ones included; no outcome was looked at (source.chosen fixes the choice).",
+            f"over {whose}; no outcome was looked at (source.chosen fixes the choice).",
         )
 
     def _with_clinical(self, frame: pd.DataFrame, folder: Path, text: tuple[str, ...]) -> pd.DataFrame:

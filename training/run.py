@@ -11,6 +11,7 @@ import pandas as pd
 from features.audit import Audit, audit
 from features.cohort import Cohort, load_cohort, load_sequences
 from features.errors import InputError
+from features.expression import ExpressionSource
 from training.baselines import Baseline, baseline_names, signature_baselines
 from training.config import Study
 from training.evaluation import Evaluation, FoldMemory, predictions_of, validate, validate_internally
@@ -151,6 +152,25 @@ def draw_held_out(study: Study, cohorts: dict[str, Cohort]) -> pd.Index:
         except InputError as error:
             raise InputError(f"Sequence {name!r}: {error}" if name else str(error)) from error
     return held_out
+
+
+def with_probes_of_development(
+    study: Study, cohorts: dict[str, Cohort], held_out: pd.Index, scores: Mapping[str, pd.Series] | None = None
+) -> dict[str, Cohort]:
+    """The same cohorts, where a source chooses among probes with these chosen by development samples alone.
+
+    Who is held out is drawn first, and depends on no expression.
+    """
+    source = study.cohort.source
+    if not isinstance(source, ExpressionSource) or source.probes != "highest_mean":
+        return cohorts
+    cohort = cohorts[""]
+    symbols = cohort.gene_names["symbol"] if cohort.gene_names is not None else pd.Series(dtype=str)
+    if not symbols[symbols != ""].duplicated().any():
+        return cohorts
+    development = cohort.samples[~cohort.patients.isin(held_out).to_numpy()]
+    settings = study.cohort.model_copy(update={"source": source.learning_from(map(str, development))})
+    return {"": load_cohort(settings, study.folder, scores)}
 
 
 def load_cohorts(study: Study, scores: Mapping[str, pd.Series] | None = None) -> dict[str, Cohort]:

@@ -67,7 +67,7 @@ def prognosis_words(one: Prognosis) -> list[str]:
         words.append(f"added to clinical covariates: likelihood ratio {one.added.chi2:.2f}, p = {one.added.p_value:.3g}")
     if one.groups is not None:
         p = "" if one.test is None else f", log-rank p = {one.test.p_value:.3g}"
-        words.append(f"hazard ratio of those called {one.groups}{p}")
+        words.append(f"hazard ratio of those called {one.groups} (Wald's interval){p}")
     if one.proportional is not None:
         p_value = one.proportional.table["p_value"].astype(float)["GLOBAL"]
         words.append(f"proportional hazards: p = {p_value:.3g}")

@@ -26,7 +26,7 @@ from training.console import stderr_console
 from training.extracting import ensure_extracted
 from training.report import warnings_of
 from training.resume import UnfinishedRun
-from training.run import StudyResult, draw_held_out, load_cohorts, run
+from training.run import StudyResult, draw_held_out, load_cohorts, run, with_probes_of_development
 from training.terminal import TerminalProgress, print_baselines, print_result, print_sequences
 from training.tracking import Recorded, Store, estimates_json, open_existing, open_store, plain, record, started_run
 from training.workers import Workers
@@ -44,8 +44,10 @@ def _train_models(study: Study, uri: str, workers: int | None) -> dict[str, Any]
     """Everything that a user can have got wrong is found before a run is started, so that none is left half written."""
     start, console = time.monotonic(), stderr_console()
     ensure_extracted(study, workers)
-    cohorts = load_cohorts(study, scores_of(study, uri))
+    scores = scores_of(study, uri)
+    cohorts = load_cohorts(study, scores)
     held_out = draw_held_out(study, cohorts)
+    cohorts = with_probes_of_development(study, cohorts, held_out, scores)
     store = open_store(uri)
     with Workers(workers or study.compute.workers) as pool:
         if not study.cohort.sequences:

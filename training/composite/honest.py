@@ -392,38 +392,6 @@ def cross_validated(
     return CrossValidated({name: _out_of_fold(scores[name], assigned, data, failures[name]) for name in rules}, assigned)
 
 
-def cross_validated_p(
-    rule: Rule,
-    data: Biomarkers,
-    permutations: int,
-    rng: np.random.Generator,
-    *,
-    folds: int = 10,
-    progress: Progress | None = None,
-) -> PermutationTest:
-    """Test of the cross-validated separation: the whole cross-validation is repeated in every permutation of the outcome.
-
-    The log-rank statistic of out-of-fold classes is no chi square, since the rules that gave the classes were learnt from the
-    other patients' outcomes.
-
-    Parameters
-    ----------
-    permutations : int
-        Outcomes are dealt to the patients anew that often. Each takes as long as one cross-validation.
-
-    Raises
-    ------
-    InputError
-        As in ``cross_validated``.
-    """
-    (progress or Silence()).stage(f"{permutations} permutations of the cross-validation of {rule.name}")
-    everyone = np.arange(len(data))
-    dealt = [everyone, *(rng.permutation(len(data)) for _ in range(permutations))]
-    null = np.array([_pooled_z(rule, data, rows, folds, rng) for rows in dealt])
-    p_value = (1 + int((null[1:] >= null[0] - ROUNDING).sum())) / (1 + permutations)
-    return PermutationTest(float(null[0]), null[1:], p_value, _naive(null[0]), 1)
-
-
 def stability(
     rule: Rule, data: Biomarkers, resamples: int, rng: np.random.Generator, progress: Progress | None = None
 ) -> Stability:
@@ -537,11 +505,3 @@ def _concordance(data: Biomarkers, score: np.ndarray, fold_of: np.ndarray) -> fl
     time, event, score, fold_of = data.time[known], data.event[known], score[known], fold_of[known]
     comparable = later(time, event, time, event) & (fold_of[:, None] == fold_of)
     return float((comparable * above(score, score)).sum() / comparable.sum()) if comparable.any() else float("nan")
-
-
-def _pooled_z(rule: Rule, data: Biomarkers, rows: np.ndarray, folds: int, rng: np.random.Generator) -> float:
-    """Log-rank z of the classes of one cross-validation where the outcome is dealt anew."""
-    dealt = Biomarkers(data.values, data.time[rows], data.event[rows], data.patients, data.signs, data.missing)
-    score = cross_validated({"rule": rule}, dealt, rng, folds=folds, repeats=1).rules["rule"].scores[0]
-    known = ~np.isnan(score)
-    return float(LogRankScorer(dealt.time[known], dealt.event[known]).z(score[None, known] >= 0)[0])

@@ -9,7 +9,6 @@ from training.composite.honest import (
     Biomarkers,
     apparent,
     cross_validated,
-    cross_validated_p,
     permutation_p,
     stability,
 )
@@ -200,12 +199,6 @@ def test_the_bootstrap_takes_off_the_mean_optimism() -> None:
     assert np.exp(found.apparent) == pytest.approx(selected)
     assert found.corrected == pytest.approx(np.exp(np.log(selected) - np.nanmean(found.optimism)))
     assert 1 < found.corrected < selected  # there is nothing to find, and it takes off too little
-
-
-def test_a_cross_validated_p_repeats_the_cross_validation() -> None:
-    found = cross_validated_p(Alone(which="genes"), simulated(effect=2.5), 19, np.random.default_rng(0), folds=5)
-    assert found.p_value == 0.05
-    assert found.statistic > found.null.max()
 
 
 def test_several_rows_of_a_patient_and_more_folds_than_events_are_refused_in_one_sentence() -> None:
