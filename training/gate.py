@@ -209,7 +209,8 @@ def check_card(judged: Judged) -> Check:
     card, composite = judged.card, judged.card.composite is not None
     said, _ = signed_judgement(card, judged.predictions, judged.internal)
     where, counted = ("internal", ()) if composite else ("held_out", ("held_out_patients",))
-    own = {"hazard_ratio"} if composite else set()  # of the typical repeat, see signed_judgement
+    # The ratio is of the typical repeat (see signed_judgement); a slope would be that of the scores it was learnt from.
+    own = {"hazard_ratio", "calibration_slope"} if composite else set()
     unsaid = [name for name in CARD_MUST_SAY if not str(getattr(card, name)).strip()]
     unsaid += [name for name in ("samples", "events", "patients", *counted) if getattr(card, name) < 1]
     unsaid += [f"{where}.{one.name}" for one in _yardstick(judged).metrics if one.name not in {*said, *own}]
