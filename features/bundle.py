@@ -158,6 +158,8 @@ class ModelCard(Settings):
         Unit of the horizon, in the plural ("months").
     composite : CompositeCard or None
         How the model joins two biomarkers, if it does.
+    predictions : dict of str to str, or None
+        SHA-256 of the recorded tables of predictions that it was judged by, by file name.
     """
 
     name: str
@@ -186,6 +188,7 @@ class ModelCard(Settings):
     horizon: float | None = None
     time_unit: str | None = None
     composite: CompositeCard | None = None
+    predictions: dict[str, str] | None = None
 
     @property
     def probability_words(self) -> str:
@@ -381,7 +384,7 @@ def _write_files(bundle: ModelBundle, stage: Path, golden: np.ndarray, component
     skops.io.dump(bundle.pipeline, stage / "pipeline.skops")
     (stage / "schema.json").write_text(bundle.schema.model_dump_json(indent=1), encoding="utf-8")
     # A card without what came later stays one that an older release reads.
-    later = {name for name in ("score", "horizon", "time_unit", "composite") if getattr(bundle.card, name) is None}
+    later = {name for name in ("score", "horizon", "time_unit", "composite", "predictions") if getattr(bundle.card, name) is None}
     (stage / "card.json").write_text(bundle.card.model_dump_json(indent=1, exclude=later), encoding="utf-8")
     (stage / "contract.json").write_text(bundle.contract.model_dump_json(indent=1), encoding="utf-8")
     (stage / "background.json").write_text(json.dumps(bundle.background.tolist()), encoding="utf-8")

@@ -14,7 +14,7 @@ from features.composite import log_odds
 from features.errors import InputError
 from training.evaluation import all_measures
 from training.judged import RUN_ID, JudgedModel, load_judged
-from training.tracking import Store
+from training.tracking import Store, digests_of_predictions
 
 AGREEMENT = 1e-6
 
@@ -122,11 +122,17 @@ def _refuse_in_sample(judged: JudgedModel) -> None:
         )
     card = judged.card
     recorded = ((card.internal, internal), (card.held_out, judged.predictions))
-    if not all(_are_those_of_the_card(said, table, card.horizon) and _follow_each_other(table) for said, table in recorded):
+    given = all(_are_those_of_the_card(said, table, card.horizon) and _follow_each_other(table) for said, table in recorded)
+    if not given or (card.predictions or {}) != _digests_now(judged):
         raise InputError(
             f"The predictions recorded with {judged.title} are not those that its card was judged by, so its scores may be "
             "in-sample; train it again."
         )
+
+
+def _digests_now(judged: JudgedModel) -> dict[str, str]:
+    """Of the tables of predictions whose digests the card signs; none where it signs none."""
+    return digests_of_predictions(judged.bundle_folder.parent) if judged.card.predictions else {}
 
 
 def _are_those_of_the_card(said: Mapping[str, Estimate] | None, predictions: pd.DataFrame, horizon: float | None) -> bool:

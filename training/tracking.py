@@ -6,6 +6,7 @@ The science runs without this module; it takes finished results and writes them 
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import platform
 import shutil
@@ -15,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import distributions, version
 from pathlib import Path
 from types import FrameType
@@ -234,6 +235,7 @@ def record(store: Store, run_id: str, result: StudyResult, model: str, sequence:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _write_tables(result, folder)
+        bundle = replace(bundle, card=bundle.card.model_copy(update={"predictions": digests_of_predictions(folder)}))
         write_figures(figures(result), folder / "figures")
         (folder / "summary.md").write_text(summary_text(result, model), encoding="utf-8")
         golden = shuffled_quantiles(_learnt_from(result), result.fitted.schema, GOLDEN_ROWS, result.study.rng("golden rows"))
@@ -249,6 +251,11 @@ def log_numbers(store: Store, run_id: str, metrics: Mapping[str, float], paramet
     now = int(time.time() * 1000)
     logged = [Metric(name, value, now, 0) for name, value in metrics.items()]
     store.client.log_batch(run_id, metrics=logged, params=[Param(name, value[:500]) for name, value in parameters.items()])
+
+
+def digests_of_predictions(folder: Path) -> dict[str, str]:
+    """SHA-256 of the tables of predictions of a run, by file name: what a card signs."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("predictions*.csv"))}
 
 
 def copy_numbers(store: Store, source: str, target: str) -> None:

@@ -151,6 +151,14 @@ def swapped(column: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
     return swap
 
 
+def renamed(table: pd.DataFrame) -> pd.DataFrame:
+    """Patients of one repeat, fold and label in another order: every estimate stays what it was."""
+    found = table.copy()
+    for rows in table.groupby(["repeat", "fold", "label"]).indices.values():
+        found.loc[rows, ["sample", "patient"]] = table.loc[np.roll(rows, 1), ["sample", "patient"]].to_numpy()
+    return found
+
+
 TAMPERED: dict[str, tuple[str, str, Callable[[pd.DataFrame], pd.DataFrame], str]] = {
     "in-sample scores": ("hypoxia-class", "predictions_internal", in_sample, "not those that its card was judged by"),
     "one of a hundred": (
@@ -168,6 +176,7 @@ TAMPERED: dict[str, tuple[str, str, Callable[[pd.DataFrame], pd.DataFrame], str]
         "not those that its card was judged by",
     ),
     "scores": ("six-genes", "predictions_internal", swapped("score"), "not those that its card was judged by"),
+    "patients renamed": ("hypoxia-class", "predictions_internal", renamed, "not those that its card was judged by"),
     "a patient missing": (
         "hypoxia-class",
         "predictions_internal",
