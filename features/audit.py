@@ -12,7 +12,7 @@ from features.cohort import Cohort
 from features.settings import Settings
 
 OUTCOME_LIKE_AUC = 0.99
-OUTCOME_LIKE_SURVIVAL = 0.95
+TIME_LIKE_CORRELATION = 0.95
 FEW_PER_CLASS = 10
 # Two rounded numbers of different patients are often equal.
 FEWEST_TO_TELL_A_COPY = 3
@@ -54,9 +54,9 @@ class Audit(Settings):
         """One sentence per finding that can make an estimate wrong."""
         found = list(self.notes)
         if self.outcome_like:
+            times = f", or rank correlation with the times above {TIME_LIKE_CORRELATION}" if self.survival else ""
             found.append(
-                f"{_names(self.outcome_like)} tell the outcome almost perfectly (AUC, or rank correlation with the times, above "
-                f"{OUTCOME_LIKE_SURVIVAL if self.survival else OUTCOME_LIKE_AUC}): "
+                f"{_names(self.outcome_like)} tell the outcome almost perfectly (AUC above {OUTCOME_LIKE_AUC}{times}): "
                 "is this the outcome itself, or measured after it? If so, name it under cohort.drop."
             )
         if self.identifier_like:
@@ -88,11 +88,7 @@ def audit(cohort: Cohort) -> Audit:
     constant = ~(frame.max() > frame.min())
     # Among the few samples that have a rare value any column may part the classes by chance.
     varying = frame.loc[:, ~constant & (frame.notna().mean() >= 0.5)]
-    areas = single_feature_auc(varying, cohort.y)
-    strongest, telling = areas.where(areas >= 0.5, 1 - areas), OUTCOME_LIKE_AUC
-    if cohort.times is not None:  # an event after the horizon counts as none, so that a copy of the outcome is less than perfect
-        times = time_like(varying, cohort.times)
-        strongest, telling = strongest.where(strongest >= times, times), OUTCOME_LIKE_SURVIVAL
+    like = outcome_like(varying, cohort)
     return Audit(
         samples=len(frame),
         events=int(cohort.y.sum()),
@@ -104,7 +100,7 @@ def audit(cohort: Cohort) -> Audit:
         constant_columns=tuple(frame.columns[constant]),
         duplicate_columns=_duplicate_columns(frame.loc[:, ~constant]),
         identifier_like=_identifier_like(frame),
-        outcome_like={str(name): round(float(area), 4) for name, area in strongest[strongest > telling].items()},
+        outcome_like={str(name): round(float(value), 4) for name, value in like.items()},
         duplicate_rows=_duplicate_rows(cohort),
         notes=cohort.notes,
         survival=cohort.times is not None,
@@ -153,9 +149,24 @@ def single_feature_auc(frame: pd.DataFrame, y: np.ndarray) -> pd.Series:
     return pd.Series(np.where((positives > 0) & (negatives > 0), areas, np.nan), index=frame.columns)
 
 
-def time_like(frame: pd.DataFrame, times: pd.Series) -> pd.Series:
-    """How far each column orders the samples as their follow-up does: absolute Spearman correlation, 1 for a copy of it."""
-    return frame.corrwith(times, method="spearman").abs().fillna(0.0)
+def outcome_like(frame: pd.DataFrame, cohort: Cohort) -> pd.Series:
+    """Columns that tell the outcome almost perfectly, and how well: by AUC, or by rank correlation with the follow-up.
+
+    An event after the horizon counts as none, so that of times to an event a copy of the column is looked for among the samples
+    whose follow-up ended before it.
+    """
+    areas = single_feature_auc(frame, cohort.y)
+    if cohort.times is None or cohort.horizon is None:
+        return _strongest(areas)
+    early = (cohort.times < cohort.horizon).to_numpy()
+    of_event = _strongest(single_feature_auc(frame[early], cohort.y[early]).fillna(areas))
+    of_times = frame.corrwith(cohort.times, method="spearman").abs()
+    return pd.concat([of_event, of_times[of_times > TIME_LIKE_CORRELATION].drop(of_event.index, errors="ignore")])
+
+
+def _strongest(areas: pd.Series) -> pd.Series:
+    either = areas.where(areas >= 0.5, 1 - areas)
+    return either[either > OUTCOME_LIKE_AUC]
 
 
 def _identifier_like(frame: pd.DataFrame) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from features.signatures import coverage, find_signature, signatures
 from features.table import FeatureTable
 from training.config import Study
 from training.evaluation import Evaluation, all_measures, patient_resamples, validate_internally
+from training.paired import estimate_from
 from training.progress import Progress, Silence
 from training.recipe import Recipe
 from training.signature_recipe import SignatureRecipe
@@ -108,7 +109,8 @@ def paired_differences(study: Study, first: Evaluation, second: Evaluation) -> d
     weights, _ = patient_resamples(tables[0], study.evaluation.bootstrap, study.rng("paired differences"))
     every = np.vstack([np.ones((1, len(tables[0]))), weights])
     measured = [all_measures(table, every, first.horizon) for table in tables]
-    return {name: _estimate(measured[0][name] - measured[1][name], study.evaluation.level) for name in measured[0]}
+    level, undefined = study.evaluation.level, "one of the two is undefined"
+    return {name: estimate_from(measured[0][name] - measured[1][name], level, undefined) for name in measured[0]}
 
 
 def as_table(judged: Evaluation, baselines: Mapping[str, Baseline], own: str) -> pd.DataFrame:
@@ -126,11 +128,3 @@ def _is_there(name: str, cohort: Cohort) -> bool:
     except InputError:
         return False
     return True
-
-
-def _estimate(values: np.ndarray, level: float) -> Estimate:
-    value, resamples = values[0], values[1:][~np.isnan(values[1:])]
-    if np.isnan(value) or len(resamples) == 0:
-        return Estimate(value=None, level=level, reason="undefined for one of the two")
-    lower, upper = np.quantile(resamples, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value=float(value), lower=float(lower), upper=float(upper), level=level)

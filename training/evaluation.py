@@ -303,7 +303,7 @@ def predictions_of(fitted: FittedRecipe, cohort: Cohort, repeat: int, fold: int,
     """
     if seen is not None and len(seen.train.intersection(cohort.samples)):
         raise LeakError("A sample that the model learnt from was about to be counted as out of sample.")
-    probability = fitted.predict(cohort.inputs)
+    probability, score = fitted.predict(cohort.inputs), fitted.scored(cohort.inputs)
     return pd.DataFrame(
         {
             "sample": cohort.samples.astype(str),
@@ -311,11 +311,11 @@ def predictions_of(fitted: FittedRecipe, cohort: Cohort, repeat: int, fold: int,
             "label": cohort.y,
             "probability": probability,
             "threshold": fitted.threshold,
-            "called": fitted.called(cohort.inputs),
+            "called": probability >= fitted.threshold if score is None or fitted.score is None else score >= fitted.score.cutoff,
             "repeat": repeat,
             "fold": fold,
             **({} if cohort.times is None else {"time": cohort.times.to_numpy()}),
-            **({} if fitted.score is None else {"score": fitted.scored(cohort.inputs)}),
+            **({} if score is None else {"score": score}),
         }
     )
 

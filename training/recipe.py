@@ -148,15 +148,9 @@ class FittedRecipe:
         """
         return np.asarray(self.pipeline.predict_proba(self._matrix(inputs)))[:, 1]
 
-    def called(self, inputs: pd.DataFrame) -> np.ndarray:
-        """Whether each sample is called positive, shape (n_samples,): by the score where there is one."""
-        if self.score is None:
-            return self.predict(inputs) >= self.threshold
-        return np.asarray(self.scored(inputs) >= self.score.cutoff)
-
-    def scored(self, inputs: pd.DataFrame) -> np.ndarray:
-        """The score behind the probability, shape (n_samples,), of a model that is one score."""
-        return np.asarray(self.pipeline[:-1].transform(self._matrix(inputs)))[:, 0]
+    def scored(self, inputs: pd.DataFrame) -> np.ndarray | None:
+        """The score behind the probability, shape (n_samples,); None where the model is not one score."""
+        return None if self.score is None else np.asarray(self.pipeline[:-1].transform(self._matrix(inputs)))[:, 0]
 
     def _matrix(self, inputs: pd.DataFrame) -> np.ndarray:
         _refuse_unseen_sites(self.pipeline, self.schema, inputs)

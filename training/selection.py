@@ -28,7 +28,7 @@ from features.outcome import is_survival
 from features.settings import Settings
 from training.survival_selection import SURVIVAL_METHODS, BoostedCox, Concordance, CoxScore, RidgeCoxCoefficients
 
-SURVIVAL_KINDS = (CoxScore, Concordance, RidgeCoxCoefficients, BoostedCox)
+SURVIVAL_KINDS = tuple(map(type, SURVIVAL_METHODS))
 # Scores nearer to each other than this share of the largest are ties: the same column twice must not be ordered by
 # rounding errors.
 TIE = 1e-10

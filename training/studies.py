@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Union
 
 from pydantic import TypeAdapter
 
@@ -31,5 +31,5 @@ def read_study(path: Path) -> StudyBase:
 
 def json_schema() -> dict[str, Any]:
     """What a study file of any kind may say, as a JSON schema."""
-    every: Any = Annotated[Study | CompositeStudy, "a study"]
+    every: Any = Union[tuple(KINDS.values())]  # noqa: UP007 - of a list that grows
     return TypeAdapter(every).json_schema()

@@ -117,3 +117,22 @@ def test_a_column_that_few_samples_have_is_not_taken_for_the_outcome() -> None:
     frame.iloc[:4, 0] = [0.0, 1.0, 0.1, 1.1]  # parts the two known samples of either class
     patients = pd.Series(labels.index, index=labels.index)
     assert audit(Cohort(FeatureTable(frame), labels, patients)).outcome_like == {}
+
+
+def test_copies_of_the_follow_up_and_of_the_event_are_noticed_also_where_the_horizon_cuts_them() -> None:
+    rng, frame = np.random.default_rng(5), clean_table()
+    time = pd.Series(rng.uniform(1, 100, size=SAMPLES), index=frame.index)
+    event = pd.Series((rng.random(SAMPLES) < 0.6).astype(float), index=frame.index)
+    frame["other_months"], frame["other_status"] = 1.05 * time + 0.5, event
+    by_horizon = event.where(time <= 90, 0).astype(int)
+    cohort = Cohort(
+        FeatureTable(frame),
+        by_horizon,
+        pd.Series(list(frame.index), index=frame.index),
+        times=time.clip(upper=90),
+        horizon=90.0,
+        time_unit="months",
+    )
+    found = audit(cohort)
+    assert set(found.outcome_like) == {"other_months", "other_status"}
+    assert any("rank correlation with the times" in warning for warning in found.warnings)

@@ -290,6 +290,12 @@ def test_of_several_probes_the_one_with_the_highest_mean_is_taken_or_the_mean(tm
     assert "is none of P4HA2's" in refusal(tmp_path, chosen={"P4HA2": "ILMN_1676984"})
 
 
+def test_a_row_that_cannot_be_told_from_another_of_its_name_is_not_chosen_by_it(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("id,STC2,STC2,ERO1A\ns1,7,9,5\ns2,8,10,6\n")
+    assert read(tmp_path)["STC2"].tolist() == [9, 10]
+    assert "'STC2' (source.chosen) is in this file several times" in refusal(tmp_path, chosen={"STC2": "STC2"})
+
+
 def test_a_column_that_is_there_twice_and_an_alias_are_probes_of_one_gene(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("id,DDIT3,DDIT3,ERO1L,ERO1A\ns1,1,3,5,2\ns2,2,4,6,1\n")
     found = read(tmp_path)

@@ -35,7 +35,6 @@ from training.survival.metrics import above, later
 ONE_THREAD = 1
 APPARENT = "apparent (selected on these patients, biased)"
 CROSS_VALIDATED = "cross-validated"
-BOOTSTRAP_CORRECTED = "bootstrap-corrected (still too high where a cutoff was selected)"
 
 
 @dataclass(frozen=True)

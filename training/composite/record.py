@@ -97,12 +97,13 @@ def composite_card(result: CompositeResult) -> ModelCard:
         warnings=warnings_of(result),
         versions=reported_versions(),
         score=ScoreCard(name="composite score", cutoff=0.0, words=words_of(result)),
-        composite=_how_joined(study, result.measured, rule),
+        composite=_how_joined(result, rule),
     )
 
 
-def _how_joined(study: CompositeStudy, measured: MeasuredBiomarkers, rule: CompositeScore) -> CompositeCard:
-    parts = [_part(study, measured, which) for which in range(len(MODALITIES))]
+def _how_joined(result: CompositeResult, rule: CompositeScore) -> CompositeCard:
+    study = result.study
+    parts = [_part(study, result.measured, which) for which in range(len(MODALITIES))]
     line = None if rule.rule == "both_high" else rule.line
     crossed = [None, None] if line is None else [float(one) if np.isfinite(one) else None for one in line.intercepts]
     return CompositeCard(
@@ -113,7 +114,7 @@ def _how_joined(study: CompositeStudy, measured: MeasuredBiomarkers, rule: Compo
         offset=None if line is None else line.offset,
         x_intercept=crossed[0],
         y_intercept=crossed[1],
-        words=str(rule.rule).replace("_", " "),
+        words=words_of(result),
     )
 
 

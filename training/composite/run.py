@@ -141,8 +141,9 @@ def run_composite(study: CompositeStudy, measured: MeasuredBiomarkers, progress:
     everyone = measured.of_everyone()
 
     progress.stage("searching all splits for each rule")
-    fitted, notes = fit_rules(rules_of(study, measured), data)
-    rules = {name: rule for name, rule in rules_of(study, measured).items() if name in fitted}
+    compared = rules_of(study, measured)
+    fitted, notes = fit_rules(compared, data)
+    rules = {name: compared[name] for name in fitted}
     own = study.composite
     assert not isinstance(own, Stacked)  # noqa: S101 - searched for by training.run
 

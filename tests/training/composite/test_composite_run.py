@@ -321,3 +321,29 @@ def test_limits_on_the_size_of_a_group_are_those_of_every_rule(found: CompositeR
     study = found.study.model_copy(update={"composite": found.study.composite.model_copy(update={"minimum_patients": 17})})
     measured_so = replace(found.measured, study=study)
     assert {rule.minimum_patients for rule in rules_of(study, measured_so).values()} == {17}
+
+
+def test_a_percentage_is_no_hypoxic_fraction(tmp_path: Path) -> None:
+    table = two_biomarkers()
+    with pytest.raises(InputError, match=r"is a hypoxic fraction, from 0 to 1, and holds .*; divide percentages by 100"):
+        measured(tmp_path, table.assign(hypoxic_fraction=table["hypoxic_fraction"] * 100))
+
+
+def test_a_biomarker_that_nobody_has_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'gene_score' has no value in any patient"):
+        measured(tmp_path, two_biomarkers().assign(gene_score=np.nan))
+
+
+def test_a_direction_that_the_outcome_contradicts_and_patients_with_one_biomarker_are_said(tmp_path: Path) -> None:
+    table = two_biomarkers(effect=2.5)
+    table["gene_score"] = -table["gene_score"]  # so that lower is more hypoxic, which the study does not say
+    table.loc[:6, "hypoxic_fraction"] = np.nan
+    said = warnings_of(result_of(tmp_path, table, missing="alone"))
+    assert any(warning.startswith("By 'gene_score' alone the patients called more hypoxic do better") for warning in said)
+    assert not any(warning.startswith("By 'hypoxic_fraction' alone") for warning in said)
+    assert any(warning.startswith("7 of 90 patients lack one biomarker") for warning in said)
+
+
+def test_the_four_groups_say_their_cutoffs_and_where_these_are_from(found: CompositeResult) -> None:
+    words = dict(findings(found))["Four groups"]
+    assert "hypoxic_fraction at 0.27 (given) and gene_score at 0 (given)" in words
