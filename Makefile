@@ -55,6 +55,7 @@ benchmarks: setup
 	$(BIN)/python benchmarks/metrics.py
 	$(BIN)/python benchmarks/brix.py
 	$(BIN)/python benchmarks/composite.py
+	$(BIN)/python benchmarks/profiles.py
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/serving/run.py
 

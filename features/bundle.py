@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 from features import signing
 from features.contract import Contract
 from features.errors import BundleError
+from features.profiles import Assignment, NearestMedoid, assign
 from features.settings import Settings
 from features.table import FeatureSchema
 
@@ -27,6 +28,8 @@ MANIFEST = "manifest.json"
 COMPONENTS = "components"
 FILES = {"pipeline.skops", "schema.json", "contract.json", "card.json", "golden.json", "background.json"}
 GOLDEN_TOLERANCE = 1e-9
+# Entries of a card that came after the first release.
+LATER = ("score", "horizon", "time_unit", "composite", "predictions", "profile")
 RESEARCH_USE_ONLY = "Research use only: not a medical device, not for decisions about a patient."
 
 # Beyond what skops trusts by itself, a bundle may hold these classes and no others. The list is pinned here, never
@@ -38,6 +41,7 @@ TRUSTED_TYPES = (
     "features.harmonise.AcquisitionRegression",
     "features.harmonise.SiteAlignment",
     "features.platforms.PlatformCentring",
+    "features.profiles.NearestMedoid",
     "features.risk.BoostedRisk",
     "features.risk.CoxRisk",
     "features.signature_scores.SignatureScore",
@@ -141,6 +145,67 @@ class CompositeCard(Settings):
     words: str
 
 
+class ClusterCard(Settings):
+    """A cluster of training patients.
+
+    Attributes
+    ----------
+    number : int
+        From 1, in ascending order of the share of patients with the event.
+    patients, events : int
+        Of the training patients.
+    risk : float
+        Share with the event, or Kaplan and Meier's risk of it by the horizon.
+    limit : float
+        Largest squared distance of a training patient from the medoid; a patient beyond it is unlike any cluster.
+    """
+
+    number: int
+    patients: int
+    events: int
+    risk: float
+    limit: float
+
+    @property
+    def name(self) -> str:
+        """As it is called wherever a person reads."""
+        return cluster_name(self.number)
+
+
+class ProfileCard(Settings):
+    """The clusters of a profile model.
+
+    Attributes
+    ----------
+    clusters : tuple of ClusterCard
+    method : str
+        How the medoids were found.
+    chosen_by : str
+        Who said how many clusters there are: "given", or a criterion.
+    exploratory : bool
+        Whether the outcome had a say in how many clusters there are or which are combined.
+    words : str
+        The profiles, in a sentence.
+    """
+
+    clusters: tuple[ClusterCard, ...]
+    method: str
+    chosen_by: str
+    exploratory: bool
+    words: str
+
+
+def cluster_name(number: int) -> str:
+    """What a cluster is called.
+
+    Examples
+    --------
+    >>> cluster_name(2)
+    'cluster 2'
+    """
+    return f"cluster {number}"
+
+
 class ModelCard(Settings):
     """What a model is, learnt from what, judged how.
 
@@ -160,6 +225,8 @@ class ModelCard(Settings):
         How the model joins two biomarkers, if it does.
     predictions : dict of str to str, or None
         SHA-256 of the recorded tables of predictions that it was judged by, by file name.
+    profile : ProfileCard or None
+        The clusters, of a model that assigns patients to clusters.
     """
 
     name: str
@@ -189,6 +256,12 @@ class ModelCard(Settings):
     time_unit: str | None = None
     composite: CompositeCard | None = None
     predictions: dict[str, str] | None = None
+    profile: ProfileCard | None = None
+
+    @property
+    def judged_out_of_fold(self) -> bool:
+        """Whether it has no held-out patients, and is judged by cross-validation over all: a composite, or profiles."""
+        return self.composite is not None or self.profile is not None
 
     @property
     def probability_words(self) -> str:
@@ -232,6 +305,8 @@ class ModelBundle:
         if parts and parts != self.schema.names:
             raise BundleError(f"The composite's parts {list(parts)} are not its features {list(self.schema.names)}.")
         _check_components(self.components, parts)
+        if self.card.profile is not None and not isinstance(self.pipeline[-1], NearestMedoid):
+            raise BundleError("The model has clusters on its card, and its pipeline assigns to none.")
         if self.card.score is not None and len(self.pipeline.steps) < 2:
             raise BundleError(f"The {self.card.score.name} is none: the pipeline has no step before its last that could give it.")
 
@@ -264,6 +339,15 @@ class ModelBundle:
         if self.card.score is None:
             return None
         return np.asarray(self.pipeline[:-1].transform(matrix), dtype=float)[:, 0]
+
+    def assigned(self, matrix: np.ndarray) -> Assignment | None:
+        """Cluster and distances per row; None if the model has no clusters.
+
+        Parameters
+        ----------
+        matrix : ndarray of shape (n_samples, n_features), float
+        """
+        return None if self.card.profile is None else assign(self.pipeline, matrix)
 
     def value(self, matrix: np.ndarray) -> np.ndarray:
         """What the model gives to a composite of which it is a component: its score if it has one, else its probability.
@@ -384,7 +468,7 @@ def _write_files(bundle: ModelBundle, stage: Path, golden: np.ndarray, component
     skops.io.dump(bundle.pipeline, stage / "pipeline.skops")
     (stage / "schema.json").write_text(bundle.schema.model_dump_json(indent=1), encoding="utf-8")
     # A card without what came later stays one that an older release reads.
-    later = {name for name in ("score", "horizon", "time_unit", "composite", "predictions") if getattr(bundle.card, name) is None}
+    later = {name for name in LATER if getattr(bundle.card, name) is None}
     (stage / "card.json").write_text(bundle.card.model_dump_json(indent=1, exclude=later), encoding="utf-8")
     (stage / "contract.json").write_text(bundle.contract.model_dump_json(indent=1), encoding="utf-8")
     (stage / "background.json").write_text(json.dumps(bundle.background.tolist()), encoding="utf-8")

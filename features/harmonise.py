@@ -248,7 +248,7 @@ class AcquisitionRegression(_Harmonising):
             count = int(missing[:, number].sum())
             raise InputError(
                 f"{self._called(number)} is missing, or a word not seen in training, in {count} of {len(protocol)} samples; "
-                "fill it in, or set recipe.harmonise.missing: median to use the training median."
+                "fill it in, or set harmonise.missing: median to use the training median."
             )
         return np.where(missing, self.medians_, protocol)
 
@@ -455,7 +455,7 @@ class SiteAlignment(_Harmonising):
         if len(self.sites_) < 2:
             raise InputError(
                 f"All training samples are from site {self._name(self.sites_[0])!r}: there is nothing to align. "
-                "Take recipe.harmonise out, or use fewer folds so that every part has several sites."
+                "Take harmonise out, or use fewer folds so that every part has several sites."
             )
         alone = [code for code in self.sites_ if (codes == code).sum() < 2]
         if alone:
@@ -465,7 +465,7 @@ class SiteAlignment(_Harmonising):
             )
         if self.reference is not None and self.reference not in self.sites_:
             raise InputError(
-                f"Site {self._name(self.reference)!r} (recipe.harmonise.reference) has no sample in a training part; "
+                f"Site {self._name(self.reference)!r} (harmonise.reference) has no sample in a training part; "
                 "name a larger site."
             )
 
@@ -547,7 +547,7 @@ class RegressionHarmoniser(Settings):
         """
         if protocol.shape[1] == 0:
             raise InputError(
-                "recipe.harmonise.kind: regression needs the acquisition protocol; name its columns under cohort.acquisition."
+                "harmonise.kind: regression needs the acquisition protocol; name its columns under cohort.acquisition."
             )
         return tuple(self._input(protocol[name]) for name in protocol.columns)
 
@@ -607,11 +607,11 @@ class CombatHarmoniser(Settings):
             The study names no site, or the reference is not one.
         """
         if site is None:
-            raise InputError(f"recipe.harmonise.kind: {self.kind} needs the sites; name their column under cohort.site.")
+            raise InputError(f"harmonise.kind: {self.kind} needs the sites; name their column under cohort.site.")
         levels = tuple(sorted(set(site.astype(str))))
         if self.reference is not None and self.reference not in levels:
             raise InputError(
-                f"Site {self.reference!r} (recipe.harmonise.reference) is not among the training samples' ({', '.join(levels)}); "
+                f"Site {self.reference!r} (harmonise.reference) is not among the training samples' ({', '.join(levels)}); "
                 "name one of these."
             )
         unseen = self.reference if self.unseen_site == "reference" else None

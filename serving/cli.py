@@ -50,9 +50,10 @@ def predict(
     """Score TABLE (CSV, TSV or Parquet) with a registered model, as the endpoint would.
 
     Writes sample, probability, label, threshold, model, version and out_of_distribution (whether the row is unlike what the
-    model was trained on); the score behind the probability if the model has one, and the two biomarkers of a composite.
-    Columns that are no feature of the model, nor a name that stands for one, are left out; a missing feature is refused, and
-    so is a missing value unless the model fills it as in training.
+    model was trained on); the score behind the probability if the model has one; the two biomarkers of a composite; and of a
+    profile the cluster, the distance from every cluster, the margin to the second nearest, which that is, and whether the row
+    is unlike any cluster. Columns that are no feature of the model, nor a name that stands for one, are left out; a missing
+    feature is refused, and so is a missing value unless the model fills it as in training.
 
     A biomarker of a composite is a column, or is computed from columns with the features of the model that gives it. Of a
     survival model the probability is the risk of the event by the horizon.
@@ -246,6 +247,7 @@ def _summary(predictor: Predictor, scored: pd.DataFrame, explained: Sequence[Exp
         "positive_from": predictor.decides,
         "probability_of": card.probability_words,
         "out_of_distribution": int(scored["out_of_distribution"].sum()),
+        **({} if predictor.profile is None else {"unlike_any_cluster": int(scored["unlike_any_cluster"].sum())}),
         "output": None if output is None else str(output),
         "research_use_only": RESEARCH_USE_ONLY,
         "extraction_hash": model.bundle.contract.extraction_hash,
@@ -265,6 +267,8 @@ def _predictions(predictor: Predictor, scored: pd.DataFrame) -> list[dict[str, A
             values = {name: row[f"part.{name}"] for name in parts}
             prediction["parts"] = {name: None if value != value else value for name, value in values.items()}
             prediction["missing"] = row["missing"] or None
+        if predictor.profile is not None:
+            prediction["profile"] = predictor.profile.account_of(row)
         predictions.append(prediction)
     return predictions
 
@@ -276,6 +280,7 @@ def _in_words(summary: dict[str, Any]) -> str:
         f"{summary['positive_label']} ({summary['positive_from']})."
         + (f" The probability is the {words}." if words.startswith("risk") else "")
         + (f" {summary['out_of_distribution']} unlike the training samples." if summary["out_of_distribution"] else "")
+        + (f" {summary['unlike_any_cluster']} unlike any cluster." if summary.get("unlike_any_cluster") else "")
         + (f" Written to {summary['output']}." if summary["output"] else "")
         + f"\n{summary['research_use_only']}"
     )

@@ -24,8 +24,9 @@ from serving.served import product_version
 POSITIONAL = "features"
 OUTPUTS = {"probability": "FP64", "label": "BYTES", "out_of_distribution": "BOOL"}
 SCORE = {"score": "FP64"}
+CLUSTER = {"cluster": "INT64", "unlike_any_cluster": "BOOL"}
 
-Output = Literal["probability", "label", "out_of_distribution", "score"]
+Output = Literal["probability", "label", "out_of_distribution", "score", "cluster", "unlike_any_cluster"]
 Datatype = Literal["FP64", "FP32", "INT64", "INT32", "BYTES"]
 Value = Number | Word | None
 Flat = Annotated[list[Value], Field(max_length=150_000)]
@@ -77,7 +78,9 @@ class InferRequest(Settings):
     id: str | None = Field(default=None, max_length=200, description="Comes back with the answer and is kept nowhere.")
     parameters: InferParameters = InferParameters()
     inputs: list[InputTensor] = Field(min_length=1, max_length=MOST_FEATURES)
-    outputs: list[RequestedOutput] | None = Field(default=None, max_length=len(OUTPUTS | SCORE), description="Default: all.")
+    outputs: list[RequestedOutput] | None = Field(
+        default=None, max_length=len(OUTPUTS | SCORE | CLUSTER), description="Default: all."
+    )
 
 
 class OutputTensor(Settings):
@@ -85,8 +88,8 @@ class OutputTensor(Settings):
 
     name: Output
     shape: list[int]
-    datatype: Literal["FP64", "BYTES", "BOOL"]
-    data: list[Probability] | list[str] | list[bool] | list[float]
+    datatype: Literal["FP64", "BYTES", "BOOL", "INT64"]
+    data: list[Probability] | list[str] | list[bool] | list[int] | list[float]
 
 
 class AnswerParameters(Settings):
@@ -298,18 +301,23 @@ def _read(body: Any) -> InferRequest:
 
 def _outputs(predictor: Predictor) -> dict[str, str]:
     """What a model gives, and of which type."""
-    return OUTPUTS if predictor.loaded.bundle.card.score is None else OUTPUTS | SCORE
+    outputs = OUTPUTS if predictor.loaded.bundle.card.score is None else OUTPUTS | SCORE
+    return outputs if predictor.profile is None else outputs | CLUSTER
 
 
 def _refuse_outputs(request: InferRequest, predictor: Predictor) -> None:
     given = _outputs(predictor)
     faults = [
-        Fault(("outputs", number, "name"), "is not given by this model, which has no score behind its probability")
+        Fault(("outputs", number, "name"), f"is not given by this model, which has {_lacking(wanted.name)}")
         for number, wanted in enumerate(request.outputs or [])
         if wanted.name not in given
     ]
     if faults:
         raise RowsMismatchError(faults)
+
+
+def _lacking(output: Output) -> str:
+    return "no clusters" if output in CLUSTER else "no score behind its probability"
 
 
 def _in_body(loc: tuple[int | str, ...]) -> Path:
@@ -399,14 +407,17 @@ def _placed_one(fault: Fault, columns: Mapping[str, Column]) -> Fault:
 
 
 def _answer(request: InferRequest, predictor: Predictor, judged: Judged) -> dict[str, Any]:
-    first, rows = judged.share.first, len(judged.good)
+    rows, placed = len(judged.good), judged.share.scores.placed
+    own = slice(judged.share.first, judged.share.first + rows)
     probabilities = judged.probabilities
     data: dict[str, tuple[str, list[Any]]] = {
         "probability": ("FP64", probabilities),
         "label": ("BYTES", [predictor.label(one) for one in judged.positives]),
         "out_of_distribution": ("BOOL", judged.flags),
-        "score": ("FP64", judged.share.scores.raws[first : first + rows]),
+        "score": ("FP64", judged.share.scores.raws[own]),
     }
+    if placed is not None:
+        data |= {"cluster": ("INT64", placed.numbers[own]), "unlike_any_cluster": ("BOOL", placed.unlike[own])}
     wanted = tuple(_outputs(predictor)) if request.outputs is None else tuple(one.name for one in request.outputs)
     answer = {
         "model_name": predictor.loaded.name,

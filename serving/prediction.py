@@ -384,7 +384,7 @@ class Answerer:
     ) -> dict[str, Any]:
         scores, row = judged.share.scores, judged.share.first + place
         called = {"score": scores.raws[row], "label": self.predictor.label(scores.positives[row])}
-        composite = self.predictor.composite
+        composite, placed = self.predictor.composite, scores.placed
         return {
             "id": asked.ids[number],
             "probability": scores.probabilities[row],
@@ -392,6 +392,7 @@ class Answerer:
             "threshold": self.predictor.threshold,
             "model_version": self.predictor.loaded.version,
             "composite": None if composite is None else composite.account(number, judged.matrix[place], called, judged.parts),
+            "profile": None if placed is None else placed.account(row),
             "imputed": self._imputed(judged.matrix[place]) if self.predictor.nullable and composite is None else [],
             "replaced": self.predictor.replaced(asked.rows[number] or {}) if self.predictor.levels else [],
             "out_of_distribution": _unlikeness(scores, row, judged.flagged_parts(number)),
@@ -412,6 +413,7 @@ class Answerer:
             "threshold": self.predictor.threshold,
             "model_version": self.predictor.loaded.version,
             "composite": None,
+            "profile": None,
             "imputed": [],
             "replaced": [],
             "out_of_distribution": None,

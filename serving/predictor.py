@@ -15,6 +15,7 @@ from features.contract import Novelty
 from features.errors import HypoxiaError, SchemaMismatchError, did_you_mean
 from features.feature import Feature
 from serving.loader import LoadedModel
+from serving.profile import Placement, Profile, profile_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,12 +128,15 @@ class Scores:
         Which rows are called positive.
     novelty : Novelty
         How the rows compare with the training samples.
+    placed : Placement or None
+        Where they lie among the clusters, of a profile model; of a row without probability it says nothing.
     """
 
     probability: np.ndarray
     raw: np.ndarray | None
     positive: np.ndarray
     novelty: Novelty
+    placed: Placement | None = None
 
     @property
     def value(self) -> np.ndarray:
@@ -225,6 +229,11 @@ class Predictor:
         return composite_of(self)
 
     @cached_property
+    def profile(self) -> Profile | None:
+        """The clusters, if the model is a profile."""
+        return profile_of(self.loaded.bundle)
+
+    @cached_property
     def nullable(self) -> frozenset[str]:
         """Features that may be null."""
         features = self.loaded.bundle.schema.features
@@ -278,16 +287,18 @@ class Predictor:
         -------
         DataFrame of shape (n_samples, at least 6)
             Columns ``probability, label, threshold, model, version, out_of_distribution``; then ``score`` if there is one
-            behind the probability, and for a composite ``part.NAME`` for each biomarker and ``missing`` for the one that was;
-            index as in `frame`.
+            behind the probability; for a composite ``part.NAME`` for each biomarker and ``missing`` for the one that was; and for
+            a profile ``cluster, distance.cluster_1, ..., margin, runner_up, unlike_any_cluster``; index as in `frame`.
         """
         import pandas as pd
 
         read = None if self.composite is None else self.composite.read_table(frame)
-        scored = self._scored(self.all_scored(self.matrix_of_table(frame) if read is None else read.matrix))
+        scores = self.all_scored(self.matrix_of_table(frame) if read is None else read.matrix)
         columns = ["probability", "label", "threshold", "model", "version", "out_of_distribution"]
         columns += [] if self.loaded.bundle.card.score is None else ["score"]
-        table = pd.DataFrame([[getattr(row, name) for name in columns] for row in scored], columns=columns, index=frame.index)
+        rows = [[getattr(row, name) for name in columns] for row in self._scored(scores)]
+        table = pd.DataFrame(rows, columns=columns, index=frame.index)
+        table = table if scores.placed is None else scores.placed.beside(table)
         return table if read is None else read.beside(table)
 
     def matrix_of_table(self, frame: pd.DataFrame) -> np.ndarray:
@@ -336,14 +347,17 @@ class Predictor:
             probability, raw = self._computed(matrix)
         except ValueError:
             probability, raw = self._one_by_one(matrix)
+        placed = self._placed(matrix, probability)
         right = (probability >= 0) & (probability <= 1)
         if raw is not None:
             right &= np.isfinite(raw)
+        if placed is not None:
+            right &= placed.is_finite
         if not right.all():
             if not _is_large(matrix[~right]).all():
                 raise ScoreError("The model gave something else than a probability for ordinary numbers; train it again.")
             probability = np.where(right, probability, np.nan)
-        return Scores(probability, raw, self._is_positive(probability, raw), self.loaded.bundle.contract.judge(matrix))
+        return Scores(probability, raw, self._is_positive(probability, raw), self.loaded.bundle.contract.judge(matrix), placed)
 
     def label(self, positive: bool) -> str:
         """What a row is called."""
@@ -366,6 +380,16 @@ class Predictor:
     def _computed(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         with np.errstate(over="ignore", invalid="ignore"):
             return self.loaded.bundle.score(matrix), self.loaded.bundle.raw_score(matrix)
+
+    def _placed(self, matrix: np.ndarray, probability: np.ndarray) -> Placement | None:
+        """Where rows lie among the clusters; a row that could not be scored could not be placed either, and another stands in."""
+        bundle, profile = self.loaded.bundle, self.profile
+        if profile is None:
+            return None
+        failed = np.isnan(probability)
+        with np.errstate(over="ignore", invalid="ignore"):
+            assigned = bundle.assigned(np.where(failed[:, None], bundle.background[:1], matrix) if failed.any() else matrix)
+        return None if assigned is None else Placement(profile, assigned)
 
     def _matrix(self, rows: Rows) -> np.ndarray | None:
         """The quick way, for rows in which nothing is wrong; None if anything may be."""

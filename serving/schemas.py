@@ -195,6 +195,38 @@ class CompositeAnswer(Settings):
     missing: MissingPart | None
 
 
+class DecidingFeature(Settings):
+    """A feature that speaks for the nearest cluster against the second nearest."""
+
+    feature: str
+    contribution: float = Field(gt=0.0, description="What it adds to the margin.")
+
+
+class ProfileAnswer(Settings):
+    """Which cluster of training patients a row is nearest to, and why; the row's probability is the risk that these had.
+
+    Distances are squared Euclidean distances from the cluster's medoid, in squared standard deviations of the features.
+    """
+
+    cluster: str = Field(examples=["cluster 2"])
+    number: int = Field(ge=1, description="The cluster's number, in ascending order of the share of patients with the event.")
+    patients: int = Field(ge=0, description="Training patients of the cluster.")
+    events: int = Field(ge=0, description="Those of them with the event.")
+    distances: dict[str, Annotated[float, Field(ge=0.0)]] = Field(description="Distance from every cluster, by its name.")
+    margin: float | None = Field(
+        ge=0.0, description="How much farther the second nearest cluster is than the nearest; null where there is one only."
+    )
+    runner_up: str | None = Field(description="The second nearest cluster; null where there is one only.")
+    unlike_any_cluster: bool = Field(
+        description="Whether the row is farther from its cluster than any training patient of the cluster (of all, if small)."
+    )
+    limit: float = Field(ge=0.0, description="Distance from its cluster beyond which the row is unlike any cluster.")
+    deciding: list[DecidingFeature] = Field(
+        max_length=5, description="Features that speak most for the cluster against the second nearest, largest first."
+    )
+    rest: float = Field(description="What the other features add to the margin; negative where they speak for the other cluster.")
+
+
 class Prediction(Settings):
     """What the model says about one row; a row that was not scored has a problem instead."""
 
@@ -211,6 +243,9 @@ class Prediction(Settings):
     threshold: Probability = Field(description="Threshold, chosen on development patients.")
     model_version: str = Field(description="Version of the model that scored the row.")
     composite: CompositeAnswer | None = Field(description="The two biomarkers and what was made of them, of a composite.")
+    profile: ProfileAnswer | None = Field(
+        description="The cluster of training patients that the row is nearest to, of a profile."
+    )
     imputed: list[str] = Field(description="Features that were sent as null and filled as in training.")
     replaced: list[str] = Field(description="Features whose word was not seen in training, and was taken as the reference's.")
     out_of_distribution: OutOfDistribution | None

@@ -19,6 +19,7 @@ from features.bundle import load_bundle
 from features.errors import BundleError, HypoxiaError
 from serving.loader import LoadedModel
 from serving.predictor import Predictor
+from serving.profile import profile_of
 from serving.shelf import Copy, PendingProblem, Role, Shelf, Shelved
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _trial_rows(bundle: ModelBundle) -> np.ndarray:
 def _mismatch(bundle: ModelBundle) -> str | None:
     """Which part of a bundle is of another model than the others; a signature says who made them, not that they fit."""
     names, contract = bundle.schema.names, bundle.contract
-    distance = contract.distance
+    distance, profile = contract.distance, profile_of(bundle)
     if contract.names != names:
         return "contract and schema name other features"
     if bundle.background.ndim != 2 or bundle.background.shape[0] == 0 or bundle.background.shape[1] != len(names):
@@ -235,6 +236,8 @@ def _mismatch(bundle: ModelBundle) -> str | None:
         return "distance"
     if not contract.aliases.keys().isdisjoint(names) or not set(contract.aliases.values()) <= set(names):
         return "aliases"
+    if profile is not None and bundle.pipeline[-1].medoids_.shape != (len(profile.names), len(profile.features)):
+        return "clusters"
     return None if 0 <= bundle.card.threshold <= 1 else "threshold"
 
 

@@ -27,9 +27,10 @@ def check(study: Path, tracking_uri: str | None, as_json: bool) -> None:
     Reported: samples, events, patients, missing values, constant and duplicate columns, columns that look like an
     identifier or like the outcome (AUC above 0.99), and rows that are copies of another patient's. Where the study names site
     or acquisition: whether they can be predicted from the features, and the outcome from them alone. Of a composite: both
-    biomarkers, and how many splits of the patients would be searched.
+    biomarkers, and how many splits of the patients would be searched. Of profiles: how many clusters each criterion finds.
     """
     from training.composite.study import CompositeStudy
+    from training.profile.study import ProfileStudy
     from training.studies import read_study
 
     loaded = read_study(study)
@@ -38,6 +39,10 @@ def check(study: Path, tracking_uri: str | None, as_json: bool) -> None:
         from training.composite.check import check_composite
 
         checked = check_composite(loaded, address)
+    elif isinstance(loaded, ProfileStudy):
+        from training.profile.check import check_profile
+
+        checked = check_profile(loaded)
     else:
         checked = _check_models(loaded, address)
     if as_json:
@@ -95,7 +100,8 @@ def train(study: Path, tracking_uri: str | None, workers: int | None, as_json: b
 
     \b
     What happens: held-out patients are set aside; the whole recipe (impute, select, search, refit) is repeated in every
-    internal resample; it is run once more on all development patients; the held-out patients are opened once.
+    internal resample; it is run once more on all development patients; the held-out patients are opened once. A study of a
+    composite score or of profiles (kind: composite, kind: profile) is judged by repeated cross-validation alone.
     """
     from training.studies import read_study
     from training.train import train_study

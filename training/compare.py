@@ -333,8 +333,8 @@ def _ranked_together(
 
 def _recorded(judged: JudgedModel, resampling: Resampling) -> ComparedModel:
     estimates = dict(judged.card.held_out)
-    composite = judged.card.composite is not None  # its card has estimates over all repeats, and pairs are of one
-    if composite or any(one.level != resampling.level for one in estimates.values()):  # of another level than is asked for
+    repeated = judged.card.judged_out_of_fold  # its card has estimates over all repeats, and pairs are of one
+    if repeated or any(one.level != resampling.level for one in estimates.values()):  # of another level than is asked for
         settings = EvaluationSettings(bootstrap=max(100, resampling.count), level=resampling.level, internal=None)
         estimates = evaluate(judged.predictions, settings, resampling.rng(), judged.horizon).estimates
     return _shown(judged, judged.predictions, estimates, resampling)
@@ -494,18 +494,28 @@ def _warnings(models: Sequence[ComparedModel], table: LabelledTable | None) -> t
         found.append(
             "Some patients have several samples: intervals and p values resample whole patients, DeLong's test is left out."
         )
-    return (*found, *_of_composites(models, table))
+    return (*found, *_out_of_fold(models, table))
 
 
-def _of_composites(models: Sequence[ComparedModel], table: LabelledTable | None) -> list[str]:
+def _out_of_fold(models: Sequence[ComparedModel], table: LabelledTable | None) -> list[str]:
     """What is learnt from and judged on the same patients by design is no leak, but must be known."""
-    names = [one.title for one in models if one.judged.card.composite is not None]
-    if not names or table is not None:
+    if table is not None:
         return []
+    profiles = [one.title for one in models if one.judged.card.profile is not None]
+    found = []
+    if profiles:
+        found.append(
+            f"Profiles have no held-out patients ({', '.join(profiles)}): they are judged out of fold on the patients learnt from, "
+            "each risk by clusters that were made without the patient. Intervals resample patients and not the making."
+        )
+    composites = [one.title for one in models if one.judged.card.composite is not None]
+    if not composites:
+        return found
     return [
-        f"A composite has no held-out patients ({', '.join(names)}): it is judged out of fold on the patients learnt from, each "
+        *found,
+        f"A composite has no held-out patients ({', '.join(composites)}): it is judged out of fold on the patients learnt from, each "
         "score by a rule that was fitted without the patient. Intervals resample patients and not the fitting, and the risk was "
-        "fitted to these scores, so that its calibration is right here by construction: judge it on other patients (--on TABLE)."
+        "fitted to these scores, so that its calibration is right here by construction: judge it on other patients (--on TABLE).",
     ]
 
 

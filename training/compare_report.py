@@ -128,14 +128,15 @@ def _internal(name: str) -> Callable[[ComparedModel], Estimate | None]:
 
 
 def _judged_on(found: Comparison) -> str:
-    composites = _of_composites(found)
-    if composites == {False}:
+    judged = _out_of_fold(found)
+    if judged == {False}:
         return "held-out patients"
-    return "out-of-fold predictions" if composites == {True} else "held-out patients, composites on out-of-fold predictions"
+    mixed = "held-out patients, composites and profiles on out-of-fold predictions"
+    return "out-of-fold predictions" if judged == {True} else mixed
 
 
-def _of_composites(found: Comparison) -> set[bool]:
-    return {one.judged.card.composite is not None for one in found.models}
+def _out_of_fold(found: Comparison) -> set[bool]:
+    return {one.judged.card.judged_out_of_fold for one in found.models}
 
 
 def differences(found: Comparison) -> Section:
@@ -239,7 +240,7 @@ def methods(found: Comparison) -> str:
     recorded = f"as recorded with the models for their metrics, and with {made} for all else"
     sentences = [
         f"Intervals are percentile intervals ({_level(found)}) over resamples of whole patients "
-        f"({made if found.table or _of_composites(found) == {True} else recorded}).",
+        f"({made if found.table or _out_of_fold(found) == {True} else recorded}).",
         *_kind_of_methods(found),
         f"Nothing is estimated from fewer than {LEAST_PATIENTS} patients or {LEAST_EVENTS} patients with the event.",
     ]
@@ -276,7 +277,7 @@ def _kind_of_methods(found: Comparison) -> tuple[str, ...]:
         "Uno's C, the AUC and the Brier score weigh patients by the inverse chance of not being censored. The calibration slope "
         "is that of a Cox regression on the complementary log-log of the predicted risk; observed over expected takes the risk "
         "by the horizon after Kaplan and Meier.",
-        *(("Of composites, concordance and AUC are means over the folds.",) if True in _of_composites(found) else ()),
+        *(("Out of fold, concordance and AUC are means over the folds.",) if True in _out_of_fold(found) else ()),
     )
 
 
@@ -482,6 +483,7 @@ def _model_json(model: ComparedModel) -> dict[str, Any]:
         "horizon": judged.horizon,
         "time_unit": judged.card.time_unit,
         "composite": judged.card.composite is not None,
+        "profile": judged.card.profile is not None,
         "estimates": {name: one.model_dump() for name, one in model.estimates.items()},
         "internal": {name: one.model_dump() for name, one in judged.card.internal.items()} if judged.card.internal else None,
         "roc_auc_delong": model.delong.model_dump() if model.delong else None,

@@ -77,8 +77,9 @@ def component_scores(store: Store, reference: str) -> ComponentScores:
     judged = load_judged(store, reference)
     if judged.name is None or judged.version is None or RUN_ID.fullmatch(reference):
         raise InputError(f"{reference!r} is a run; name the model whose score is wanted as NAME:VERSION.")
-    if judged.card.composite is not None:
-        raise InputError(f"{judged.title} is a composite itself; a composite's parts are plain models.")
+    if judged.card.judged_out_of_fold:
+        kind = "composite" if judged.card.composite is not None else "profile"
+        raise InputError(f"{judged.title} is a {kind} itself; a composite's parts are plain models.")
     _refuse_in_sample(judged)
     tables = [one for one in (judged.internal, judged.predictions) if one is not None]
     about = (judged.name, judged.version, judged.card)

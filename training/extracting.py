@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from features.imaging.manifest import Manifest
     from features.imaging.planning import Prepared
     from features.imaging.settings import Extraction
-    from training.config import Study
+    from training.config import StudyBase
 
 SHOWN_FAILURES = 20
 SECONDS_BETWEEN_LINES = 10.0
 NEEDED = {"SimpleITK": "simpleitk", "radiomics": "pyradiomics-bhklab", "distributed": "dask[distributed]", "pydicom": "pydicom"}
 
 
-def ensure_extracted(study: Study, workers: int | None = None) -> None:
+def ensure_extracted(study: StudyBase, workers: int | None = None) -> None:
     """Extract a study's features, if images are its source; what was measured before is not measured again."""
     source = study.cohort.source
     if isinstance(source, ImageSource):

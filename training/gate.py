@@ -184,7 +184,7 @@ def judge(
     look = looks.number(policy)
     level = policy.level(look)
     checks = [*integrity, check_card(challenger), check_predictions(challenger)]
-    checks += [check_permutation(challenger)] if challenger.card.composite is not None else []
+    checks += [check_permutation(challenger)] if challenger.card.judged_out_of_fold else []
     if champion is None:
         evidence = check_evidence(challenger.predictions, policy.evidence, _whose(challenger))
         checks += [evidence, *_first(challenger.predictions, policy, level, evidence, _yardstick(challenger))]
@@ -200,17 +200,17 @@ def judge(
         runs=looks.runs,
         level=level,
         policy=policy.digest,
-        warnings=(*_warnings(policy, looks, look, level), *_of_composites(challenger)),
+        warnings=(*_warnings(policy, looks, look, level), *_out_of_fold(challenger)),
     )
 
 
 def check_card(judged: Judged) -> Check:
     """Does the card say what the model is, learnt from what, judged how?"""
-    card, composite = judged.card, judged.card.composite is not None
+    card = judged.card
     said, _ = signed_judgement(card, judged.predictions, judged.internal)
-    where, counted = ("internal", ()) if composite else ("held_out", ("held_out_patients",))
+    where, counted = ("internal", ()) if card.judged_out_of_fold else ("held_out", ("held_out_patients",))
     # The ratio is of the typical repeat (see signed_judgement); a slope would be that of the scores it was learnt from.
-    own = {"hazard_ratio", "calibration_slope"} if composite else set()
+    own = {"hazard_ratio", "calibration_slope"} if card.composite is not None else set()
     unsaid = [name for name in CARD_MUST_SAY if not str(getattr(card, name)).strip()]
     unsaid += [name for name in ("samples", "events", "patients", *counted) if getattr(card, name) < 1]
     unsaid += [f"{where}.{one.name}" for one in _yardstick(judged).metrics if one.name not in {*said, *own}]
@@ -224,9 +224,8 @@ def check_card(judged: Judged) -> Check:
 
 def check_predictions(judged: Judged) -> Check:
     """Do the recorded predictions give the estimates that the card, which is signed, says?"""
-    whose, composite = "out-of-fold" if judged.card.composite else "held-out", judged.card.composite is not None
-    differing = _differing(judged)
-    if composite:
+    whose, differing = _whose(judged), _differing(judged)
+    if judged.card.judged_out_of_fold:
         differing += [] if _is_one_repeat(judged.predictions, judged.internal) else ["predictions of one repeat"]
     elif judged.predictions["patient"].nunique() != judged.card.held_out_patients:
         differing.append("number of patients")
@@ -249,7 +248,7 @@ def _differing(judged: Judged) -> list[str]:
 
 
 def _is_one_repeat(predictions: pd.DataFrame, internal: pd.DataFrame | None) -> bool:
-    """Whether a composite's predictions are one repeat of those on which its card's estimates rest."""
+    """Whether predictions are one repeat of those on which the card's estimates rest."""
     repeats = set(predictions["repeat"])
     if internal is None or len(repeats) != 1:
         return False
@@ -257,7 +256,7 @@ def _is_one_repeat(predictions: pd.DataFrame, internal: pd.DataFrame | None) -> 
     of_patients = dict(zip(predictions["sample"], predictions["patient"], strict=True))
     if len(same) != len(predictions) or same["patient"].to_dict() != of_patients:
         return False
-    columns = ["label", "probability", "called", "time", "fold"]
+    columns = [name for name in ("label", "probability", "called", "time", "fold") if name in predictions]
     return bool(np.allclose(same.loc[predictions["sample"], columns].astype(float), predictions[columns].astype(float)))
 
 
@@ -280,14 +279,14 @@ def check_evidence(predictions: pd.DataFrame, least: Evidence, whose: str = "hel
 
 
 def check_permutation(challenger: Judged) -> Check:
-    """Does a composite separate patients more than its search does where the outcome was dealt to them anew?"""
+    """Does a composite, or do clusters, part patients more than the same search does where the outcome was dealt anew?"""
     p_value = challenger.permutation_p
-    words = "The run recorded no permutation p-value of the whole search (permutation_p); train the composite again."
+    words = "The run recorded no permutation p-value of the whole search (permutation_p); train the model again."
     if p_value is not None:
         kept = p_value <= LARGEST_PERMUTATION_P
         words = (
             f"Permutation p-value of the whole search {p_value:.3g}, {'not ' if kept else ''}above {LARGEST_PERMUTATION_P:g}"
-            f"{'' if kept else ': as good a split is found where the biomarkers say nothing of the outcome'}."
+            f"{'' if kept else ': as good a split is found where nothing is known of the outcome'}."
         )
     passed = p_value is not None and p_value <= LARGEST_PERMUTATION_P
     numbers = {"p_value": p_value, "bar": LARGEST_PERMUTATION_P}
@@ -536,10 +535,11 @@ def _agrees(said: float | None, found: float) -> bool:
     return math.isnan(found) if said is None else abs(said - found) <= AGREEMENT
 
 
-def _of_composites(challenger: Judged) -> tuple[str, ...]:
-    if challenger.card.composite is None:
+def _out_of_fold(challenger: Judged) -> tuple[str, ...]:
+    if not challenger.card.judged_out_of_fold:
         return ()
-    return ("A composite has no held-out patients: it is judged on out-of-fold predictions of the patients that it learnt from.",)
+    kind = "composite" if challenger.card.composite is not None else "profile"
+    return (f"A {kind} has no held-out patients: it is judged on out-of-fold predictions of the patients that it learnt from.",)
 
 
 def _times(count: int) -> str:
@@ -560,8 +560,8 @@ def _yardstick(judged: Judged) -> Yardstick:
 
 
 def _whose(judged: Judged) -> str:
-    """A composite has no held-out patients: it is judged out of fold on all."""
-    return "held-out" if judged.card.composite is None else "out-of-fold"
+    """A composite or a profile has no held-out patients: it is judged out of fold on all."""
+    return "out-of-fold" if judged.card.judged_out_of_fold else "held-out"
 
 
 def _too_few(name: str) -> Check:

@@ -38,8 +38,8 @@ class JudgedModel:
     name, version : str or None
         In the registry; None for a run that registered nothing.
     predictions : DataFrame
-        Held out, as in ``Evaluation.predictions``; names of samples and patients are text. Of a composite, which has no held-out
-        patients: out of fold, one repeat of the cross-validation.
+        Held out, as in ``Evaluation.predictions``; names of samples and patients are text. Of a composite or a profile, which
+        have no held-out patients: out of fold, one repeat of the cross-validation.
     internal : DataFrame or None
         Out of fold, over development patients; all repeats.
     learnt_from, learnt_patients : frozenset of str
@@ -51,7 +51,8 @@ class JudgedModel:
     bundle_folder : Path
         On this machine; not verified here, `features.bundle.load_bundle` does that.
     permutation_p : float or None
-        Of a composite: how often its whole search found as much where the outcome had been dealt to the patients anew.
+        Of a composite or a profile: how often its whole search found as much where the outcome had been dealt to the patients
+        anew.
     """
 
     reference: str
@@ -181,12 +182,13 @@ def signed_judgement(
 ) -> tuple[dict[str, Estimate], pd.DataFrame]:
     """Estimates of the signed card by which a model is judged, and the recorded predictions that must give them.
 
-    Those of the held-out patients; of a composite, which has none, those of all its out-of-fold predictions, without the hazard
-    ratio, which the card has from the typical repeat.
+    Those of the held-out patients; of a composite or a profile, which have none, those of all out-of-fold predictions: of a
+    composite without the hazard ratio, which the card has from the typical repeat.
     """
-    if card.composite is None:
+    if not card.judged_out_of_fold:
         return card.held_out, predictions
-    said = {name: one for name, one in (card.internal or {}).items() if name != "hazard_ratio"}
+    elsewhere = {"hazard_ratio"} if card.composite is not None else set()
+    said = {name: one for name, one in (card.internal or {}).items() if name not in elsewhere}
     return said, predictions if internal is None else internal
 
 

@@ -234,8 +234,8 @@ def refuse_what_cannot_be_fitted(recipe: Recipe, cohort: Cohort) -> None:
     if recipe.robust:
         recipe.robust.robust(recipe.robust.read(), cohort.features.columns, cohort.samples)
     if recipe.harmonise:
-        inputs = _inputs(recipe.harmonise, cohort)
-        recipe.harmonise.estimator((), inputs).fit(_coded(cohort, inputs).to_numpy())  # without features: only what it refuses
+        inputs = harmoniser_inputs(recipe.harmonise, cohort)
+        recipe.harmonise.estimator((), inputs).fit(coded_inputs(cohort, inputs).to_numpy())  # without features: only what it refuses
     if recipe.signature:
         fit_signature(recipe.signature, cohort.features, cohort.outcome, cohort.horizon, cohort.patients.to_numpy())
 
@@ -322,15 +322,15 @@ def _prepare(recipe: Recipe, cohort: Cohort, splits: Sequence[Split], workers: W
     candidates = _robust_candidates(recipe.robust, cohort, splits)
     if recipe.harmonise is None:
         return [_Part(cohort.features, chosen) for chosen in candidates]
-    inputs = _inputs(recipe.harmonise, cohort)
-    encoded = pd.concat([cohort.features, _coded(cohort, inputs)], axis=1)
+    inputs = harmoniser_inputs(recipe.harmonise, cohort)
+    encoded = pd.concat([cohort.features, coded_inputs(cohort, inputs)], axis=1)
     estimator = recipe.harmonise.estimator(cohort.table.schema.features, inputs)
     tasks = [(estimator, encoded.loc[split.train], encoded.loc[split.test]) for split in splits]
     found = [outcome.get() for outcome in workers.map(harmonise_part, tasks)]
     return [_Part(features, chosen, inputs, fitted) for (fitted, features), chosen in zip(found, candidates, strict=True)]
 
 
-def _inputs(harmonise: Harmoniser, cohort: Cohort) -> tuple[Feature, ...]:
+def harmoniser_inputs(harmonise: Harmoniser, cohort: Cohort) -> tuple[Feature, ...]:
     """What the harmoniser takes, with what the records of the tables know of it."""
     known = [(one, cohort.table.feature(one.name)) for one in harmonise.inputs(cohort.protocol, cohort.site)]
     return tuple(one.model_copy(update={"sequence": told.sequence, "unit": told.unit}) for one, told in known)
@@ -364,7 +364,7 @@ def harmonise_part(
     return fitted, pd.DataFrame(harmonised, index=both.index, columns=both.columns[: harmonised.shape[1]])
 
 
-def _coded(cohort: Cohort, inputs: tuple[Feature, ...]) -> pd.DataFrame:
+def coded_inputs(cohort: Cohort, inputs: tuple[Feature, ...]) -> pd.DataFrame:
     """What the harmoniser takes beside the features, words as the positions of levels; gaps are its own to refuse."""
     lenient = tuple(one.model_copy(update={"missing": "impute"}) for one in inputs)
     return FeatureSchema(features=lenient).conform(cohort.inputs)

@@ -6,9 +6,11 @@ the stage. There is no true cutpoint and no true line: as in life, a line is a s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp, log, sqrt
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -18,7 +20,6 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from features.errors import InputError
-from features.files import write_whole
 from features.settings import Settings
 
 # A median hypoxic fraction of 0.2 and a middle half of 0.11 to 0.33: about what Fjeldbo et al. 2020 show.
@@ -98,6 +99,26 @@ class SimulatedCohort:
     truth: Truth
 
 
+@dataclass(frozen=True)
+class FollowUp:
+    """When patients progressed, or were last seen.
+
+    Attributes
+    ----------
+    months : ndarray of shape (n_patients,)
+    progressed : ndarray of shape (n_patients,), int
+        1 where the patient progressed then, 0 where it was last seen then.
+    monthly_hazard : float
+        Of a patient with a logarithm of the hazard of 0.
+    expected_events : float
+    """
+
+    months: np.ndarray
+    progressed: np.ndarray
+    monthly_hazard: float
+    expected_events: float
+
+
 def simulate_cohort(settings: SimulationSettings, rng: np.random.Generator, seed: int | None = None) -> SimulatedCohort:
     """Draw a cohort.
 
@@ -123,18 +144,16 @@ def simulate_cohort(settings: SimulationSettings, rng: np.random.Generator, seed
     stage = rng.choice(len(STAGES), size=settings.n, p=STAGE_SHARES)
     age = np.clip(rng.normal(AGE_MEAN, AGE_SD, settings.n), 18, 95)
     log_hazard = imaging * log(settings.imaging_effect) + genes * log(settings.gene_effect) + stage * log(STAGE_EFFECT)
-    follow_up = np.minimum(rng.uniform(SHORTEST_FOLLOW_UP, LONGEST_FOLLOW_UP, settings.n), 1) * settings.horizon
-    monthly_hazard = _monthly_hazard(log_hazard, follow_up, settings.events)
-    progression = rng.exponential(size=settings.n) / (monthly_hazard * np.exp(log_hazard))
+    followed = draw_follow_up(log_hazard, settings.horizon, settings.events, rng)
     table = pd.DataFrame(
         {
-            "patient": [f"SIM{number:0{len(str(settings.n))}d}" for number in range(1, settings.n + 1)],
+            "patient": patient_names(settings.n),
             "hypoxic_fraction": expit(LOGIT_MEDIAN + LOGIT_SD * imaging).round(4),
             "gene_score": genes.round(4),
             "stage": np.array(STAGES)[stage],
             "age": age.round().astype(int),
-            "pfs_months": np.maximum(np.minimum(progression, follow_up).round(2), FIRST_VISIT),
-            "progressed": (progression <= follow_up).astype(int),
+            "pfs_months": followed.months,
+            "progressed": followed.progressed,
         }
     )
     truth = Truth(
@@ -142,11 +161,51 @@ def simulate_cohort(settings: SimulationSettings, rng: np.random.Generator, seed
         seed=seed,
         composite_effect=_composite_effect(settings),
         stage_effect=STAGE_EFFECT,
-        monthly_hazard=monthly_hazard,
-        expected_events=_expected_events(monthly_hazard, log_hazard, follow_up),
-        observed_events=int(table["progressed"].sum()),
+        monthly_hazard=followed.monthly_hazard,
+        expected_events=followed.expected_events,
+        observed_events=int(followed.progressed.sum()),
     )
     return SimulatedCohort(table, truth)
+
+
+def draw_follow_up(log_hazard: np.ndarray, horizon: float, events: float, rng: np.random.Generator) -> FollowUp:
+    """Draw times to progression under hazards that are constant in time.
+
+    Parameters
+    ----------
+    log_hazard : ndarray of shape (n_patients,)
+        Logarithm of each patient's hazard relative to the others'; higher is worse.
+    horizon : float
+        Months after which follow-up ends.
+    events : float
+        Progressions to be expected by then.
+
+    Raises
+    ------
+    InputError
+        So many cannot be expected.
+    """
+    n = len(log_hazard)
+    follow_up = np.minimum(rng.uniform(SHORTEST_FOLLOW_UP, LONGEST_FOLLOW_UP, n), 1) * horizon
+    monthly_hazard = _monthly_hazard(log_hazard, follow_up, events)
+    progression = rng.exponential(size=n) / (monthly_hazard * np.exp(log_hazard))
+    return FollowUp(
+        months=np.maximum(np.minimum(progression, follow_up).round(2), FIRST_VISIT),
+        progressed=(progression <= follow_up).astype(int),
+        monthly_hazard=monthly_hazard,
+        expected_events=_expected_events(monthly_hazard, log_hazard, follow_up),
+    )
+
+
+def patient_names(n: int) -> list[str]:
+    """Names of one length.
+
+    Examples
+    --------
+    >>> patient_names(100)[:2]
+    ['SIM001', 'SIM002']
+    """
+    return [f"SIM{number:0{len(str(n))}d}" for number in range(1, n + 1)]
 
 
 def truth_path(table: Path) -> Path:
@@ -161,24 +220,55 @@ def truth_path(table: Path) -> Path:
 
 
 def write_cohort(cohort: SimulatedCohort, table: Path, *, force: bool) -> None:
-    """Write table and truth, each whole or not at all.
+    """Write table and truth, or neither.
 
     Raises
     ------
     InputError
         One of them is there already and may not be replaced, or cannot be written.
     """
+    refuse_no_csv(table)
+    truth = cohort.truth.model_dump_json(indent=1) + "\n"
+    write_files({truth_path(table): truth, table: cohort.table.to_csv(index=False)}, force=force)
+
+
+def refuse_no_csv(table: Path) -> None:
+    """Refuse a name of another kind of file.
+
+    Raises
+    ------
+    InputError
+    """
     if table.suffix.lower() != ".csv":
         raise InputError(f"{table} is no CSV; name a file that ends in .csv.")
-    there = [path for path in (table, truth_path(table)) if path.exists()]
-    if there and not force:
+
+
+def write_files(texts: Mapping[Path, str], *, force: bool) -> None:
+    """Write files of one folder, all or none.
+
+    Raises
+    ------
+    InputError
+        One of them is there already and may not be replaced, or the folder cannot be written to.
+    """
+    there = [path for path in texts if path.is_dir() or (path.exists() and not force)]
+    if there:
         raise InputError(f"{there[0]} is there already; name another file with --out, or replace it with --force.")
+    folder = next(iter(texts)).parent
     try:
-        table.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as cause:
-        raise InputError(f"The folder {table.parent} cannot be made ({cause.strerror}); name another file with --out.") from cause
-    write_whole(truth_path(table), cohort.truth.model_dump_json(indent=1) + "\n")
-    write_whole(table, cohort.table.to_csv(index=False))
+        raise InputError(f"The folder {folder} cannot be made ({cause.strerror}); name another file with --out.") from cause
+    try:
+        with TemporaryDirectory(prefix=".simulated-", dir=folder) as stage:
+            for path, text in texts.items():
+                (Path(stage) / path.name).write_text(text, encoding="utf-8")
+            for path in texts:
+                (Path(stage) / path.name).replace(path)
+    except OSError as cause:
+        raise InputError(
+            f"No file can be written to {folder} ({cause.strerror}); name a file in a folder that is yours with --out."
+        ) from cause
 
 
 def _correlated(settings: SimulationSettings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 from features.errors import InputError, did_you_mean
 from training.composite.study import CompositeStudy
 from training.config import Study, StudyBase, load_study, read_study_file, study_of
+from training.profile.study import ProfileStudy
 
-KINDS: dict[str, type[StudyBase]] = {"classifier": Study, "composite": CompositeStudy}
+KINDS: dict[str, type[StudyBase]] = {"classifier": Study, "composite": CompositeStudy, "profile": ProfileStudy}
 
 
 def read_study(path: Path) -> StudyBase:

@@ -24,6 +24,8 @@ from training.composite.train import train_composite
 from training.config import Study, StudyBase
 from training.console import stderr_console
 from training.extracting import ensure_extracted
+from training.profile.study import ProfileStudy
+from training.profile.train import train_profile
 from training.report import warnings_of
 from training.resume import UnfinishedRun
 from training.run import StudyResult, draw_held_out, load_cohorts, run, with_probes_of_development
@@ -36,6 +38,8 @@ def train_study(study: StudyBase, uri: str, workers: int | None = None) -> dict[
     """Run a study of whatever kind and record it; returns what ``hypoxia train --json`` prints."""
     if isinstance(study, CompositeStudy):
         return train_stacked(study, uri, workers) if isinstance(study.composite, Stacked) else train_composite(study, uri)
+    if isinstance(study, ProfileStudy):
+        return train_profile(study, uri)
     assert isinstance(study, Study)  # noqa: S101 - there are no other kinds
     return _train_models(study, uri, workers)
 

@@ -54,11 +54,14 @@ const plural = (number, one, many = `${one}s`) => `${count(number)} ${number ===
 /** What a row is called tells how it came out: in some models a score decides, in others the probability. */
 export const isPositive = (prediction, model) => prediction.label === model.positive;
 
+/** Unlike the training samples, or, of a profile, unlike any of its clusters. */
+export const isUnlike = (prediction) => prediction.out_of_distribution?.flagged === true || prediction.profile?.unlike_any_cluster === true;
+
 // ---- the model -------------------------------------------------------------------------------------------------------
 
 export function aim({ card, positive, probability: words }) {
   const decides = card.score ? `A ${card.score.name} at or above ${short(card.score.cutoff)}${card.score.unit ? ` ${card.score.unit}` : ""}` : "A probability at or above the threshold";
-  const risk = card.horizon == null ? "" : ` The probability is the ${words}.`;
+  const risk = card.horizon == null && !card.profile ? "" : ` The probability is the ${words}.`;
   return `Predicts: ${card.endpoint}. ${decides} is called ${positive}.${risk}`;
 }
 
@@ -123,6 +126,7 @@ export function cardLines(model) {
     ["Score", card.score?.words],
     ["Composite", card.composite?.words],
     ...(card.composite?.parts ?? []).map(({ name, source }) => [name, source]),
+    ...clusterLines(card.profile),
     ["Made", card.created],
     ...Object.entries(card.held_out ?? {}).map(([name, value]) => [`Held out: ${name}`, estimate(value)]),
     ...Object.entries(card.internal ?? {}).map(([name, value]) => [`Internal: ${name}`, estimate(value)]),
@@ -131,6 +135,14 @@ export function cardLines(model) {
     ["Settings", (card.fingerprint ?? "").slice(0, 12)],
   ];
   return lines.filter(([, value]) => value).map(([term, value]) => make("div", {}, make("dt", {}, term), make("dd", {}, String(value))));
+}
+
+/** The clusters of a profile, and whether the outcome had a say in them. */
+function clusterLines(profile) {
+  if (!profile) return [];
+  const clusters = profile.clusters.map(({ number, patients, events, risk }) => [`Cluster ${number}`, `${plural(patients, "patient")}, ${count(events)} with the event; risk ${risk.toFixed(3)}`]);
+  const exploratory = profile.exploratory && "The outcome had a say in how many clusters there are or in which are combined.";
+  return [["Profiles", profile.words], ["Clustering", profile.method], ["Number of clusters", profile.chosen_by], ["Exploratory", exploratory], ...clusters];
 }
 
 function estimate(one) {
@@ -176,8 +188,8 @@ export function rowLine(result, name, isChosen, model, onChoose) {
     : result.prediction
       ? [
           make("td", { class: "cell-score" }, make("span", { class: "number" }, probability(result.prediction.probability, model.limit)), miniBar(result.prediction, model)),
-          make("td", { class: "cell-label" }, labelTag(result.prediction, model)),
-          make("td", { class: "cell-range" }, rangeWords(result.prediction.out_of_distribution)),
+          make("td", { class: "cell-label" }, labelTag(result.prediction, model), clusterWords(result.prediction.profile)),
+          make("td", { class: "cell-range" }, rangeWords(result.prediction)),
         ]
       : [make("td", { class: "cell-score" }, "…"), make("td", { class: "cell-label" }), make("td", { class: "cell-range" })];
   return make("tr", { class: isChosen ? "chosen" : null, onclick: () => onChoose(result.row.number) }, make("th", { scope: "row" }, button), cells);
@@ -185,8 +197,12 @@ export function rowLine(result, name, isChosen, model, onChoose) {
 
 const labelTag = (prediction, model) => make("span", { class: isPositive(prediction, model) ? "tag tag-positive" : "tag tag-negative" }, prediction.label);
 
-function rangeWords(outside) {
-  if (!outside?.flagged) return "within";
+const clusterWords = (profile) => profile && make("div", { class: "quiet" }, profile.cluster);
+
+function rangeWords(prediction) {
+  const outside = prediction.out_of_distribution;
+  if (!isUnlike(prediction)) return "within";
+  if (!outside?.flagged) return make("span", { class: "unlike" }, "unlike any cluster");
   const number = outside.outside_range.filter(({ feature }) => outside.drivers.includes(feature)).length;
   return make("span", { class: "unlike" }, number > 0 ? `${count(number)} outside` : "unlike together");
 }
@@ -219,6 +235,7 @@ export function detail({ result, name, model, explanation, failure }) {
     score(result.prediction, model),
     make("p", { class: "caution-inline" }, model.caution),
     unlikeness(result.prediction.out_of_distribution),
+    ...profile(result.prediction.profile),
     make("h3", {}, "What drove it, and where it lies"),
     failure ? notice("warned", failure) : null,
     driverTable(result, model, explanation, failure),
@@ -303,6 +320,72 @@ function refusal({ row, problem }, model) {
 }
 
 const shortened = (text) => (text.length <= 60 ? text : `${text.slice(0, 60)}…`);
+
+// ---- the clusters of a profile ---------------------------------------------------------------------------------------
+
+/** Nearest cluster, how far every one is, and which features decided. */
+function profile(found) {
+  if (!found) return [];
+  const { cluster, patients, events, runner_up: runnerUp, margin, deciding, rest } = found;
+  const others = runnerUp ? ` The next, ${runnerUp}, is ${short(margin)} farther.` : "";
+  const whose = `Nearest to ${cluster}, with ${plural(patients, "training patient")}, ${count(events)} of them with the event.${others}`;
+  const far = `Unlike any cluster: it is ${short(found.distances[cluster])} from ${cluster}, and of that cluster’s training patients none is farther than ${short(found.limit)}.`;
+  return [
+    make("h3", {}, "Which cluster it is nearest to"),
+    make("p", { class: "within", id: "cluster", "data-cluster": cluster }, whose),
+    found.unlike_any_cluster ? make("div", { id: "unlike-any" }, notice("warned", far)) : null,
+    distanceTable(found),
+    deciding.length > 0 ? decidingTable({ deciding, rest, margin, cluster, runnerUp }) : null,
+    make("p", { class: "footnote" }, "Distances are squared, in standard deviations of the features, from the patient in the middle of each cluster (its medoid). Dotted line: beyond it a patient is unlike any cluster."),
+  ];
+}
+
+function distanceTable({ cluster: nearest, distances, limit }) {
+  const most = Math.max(...Object.values(distances), limit, Number.MIN_VALUE);
+  const line = ([name, distance]) =>
+    make(
+      "tr",
+      { class: name === nearest ? "nearest" : null, "data-cluster": name, "data-distance": distance },
+      make("th", { scope: "row" }, name),
+      make("td", { class: "col-bar" }, lengthBar(distance / most, name === nearest ? limit / most : null, `distance ${short(distance)}`)),
+      make("td", { class: "col-change" }, short(distance)),
+    );
+  return lengthTable("distances", "Distance from every cluster", ["Cluster", "Distance", ""], Object.entries(distances).map(line));
+}
+
+function decidingTable({ deciding, rest, margin, cluster, runnerUp }) {
+  const most = Math.max(...deciding.map(({ contribution }) => contribution), Math.abs(rest));
+  const line = ({ feature, contribution }) =>
+    make(
+      "tr",
+      { "data-deciding": feature },
+      make("th", { scope: "row" }, breakable(feature)),
+      make("td", { class: "col-bar" }, lengthBar(contribution / most, null, `adds ${short(contribution)} to the margin`)),
+      make("td", { class: "col-change" }, short(contribution)),
+    );
+  const others = make("tr", { class: "rest" }, make("th", { scope: "row", colspan: 2 }, "all other features together"), make("td", { class: "col-change" }, short(rest)));
+  const total = make("tr", { class: "total" }, make("th", { scope: "row", colspan: 2 }, "Margin"), make("td", { class: "col-change" }, short(margin)));
+  return lengthTable("deciding", `What speaks for ${cluster} and against ${runnerUp}`, ["Deciding feature", "Adds to the margin", ""], [...deciding.map(line), others, total]);
+}
+
+function lengthTable(id, caption, heads, lines) {
+  return make(
+    "table",
+    { class: "lengths", id },
+    make("caption", { class: "visually-hidden" }, caption),
+    make("thead", {}, make("tr", {}, heads.map((text) => make("th", { scope: "col" }, text || make("span", { class: "visually-hidden" }, "Value"))))),
+    make("tbody", {}, lines),
+  );
+}
+
+function lengthBar(share, limit, label) {
+  return shape(
+    "svg",
+    { class: "bar", role: "img", "aria-label": label },
+    shape("rect", { class: "length", x: 0, y: "50%", width: percent(share), height: 12, rx: 1.5 }),
+    limit !== null && shape("line", { class: "threshold-line", x1: percent(limit), x2: percent(limit), y1: 0, y2: "100%" }),
+  );
+}
 
 // ---- features: value, range, contribution ----------------------------------------------------------------------------
 

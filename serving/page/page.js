@@ -75,12 +75,19 @@ function modelOf(described, agreed) {
     threshold: card.threshold,
     limit: card.score ? null : card.threshold, // a score with a cutoff of its own decides before the probability does
     positive: card.positive_label,
-    probability: card.horizon == null ? `probability of ${card.positive_label}` : `risk of the event by ${draw.short(card.horizon)} ${card.time_unit ?? ""}`.trim(),
+    probability: probabilityWords(card),
     caution: described.research_use_only || CAUTION,
     missing: agreed.missing,
     aliases: new Map(aliases),
     features,
   };
+}
+
+/** What the number is; of a profile, what became of the training patients of the row's cluster. */
+function probabilityWords(card) {
+  const of = card.profile ? " in its cluster" : "";
+  if (card.horizon != null) return `risk of the event by ${draw.short(card.horizon)} ${card.time_unit ?? ""}`.trim() + of;
+  return card.profile ? `risk of the event${of}` : `probability of ${card.positive_label}`;
 }
 
 function setModel(model) {
@@ -224,6 +231,8 @@ function summary() {
   const refused = state.results.length - scored.length;
   const parts = [`${count(scored.length)} of ${count(state.results.length)} rows scored: ${count(positive)} called ${state.model.positive}`];
   if (unlike > 0) parts.push(`${count(unlike)} unlike the training samples`);
+  const apart = scored.filter(({ prediction }) => prediction.profile?.unlike_any_cluster).length;
+  if (apart > 0) parts.push(`${count(apart)} unlike any cluster`);
   if (refused > 0) parts.push(`${count(refused)} refused`);
   return `${parts.join(", ")}.`;
 }
@@ -247,7 +256,7 @@ function progress(done, all) {
 const FILTERS = {
   all: () => true,
   positive: ({ prediction }) => prediction !== null && draw.isPositive(prediction, state.model),
-  unlike: ({ prediction }) => prediction?.out_of_distribution?.flagged === true,
+  unlike: ({ prediction }) => prediction !== null && draw.isUnlike(prediction),
   refused: ({ problem }) => problem !== null,
 };
 
@@ -361,7 +370,7 @@ function template() {
 
 function download() {
   const { model, table } = state;
-  const header = ["row", "id", "probability", "threshold", "label", "model", "model_version", "unlike_training", "distance", "distance_limit", "outside_range", "driven_by", "problem", "note", ...(model.card.score ? ["score"] : [])];
+  const header = ["row", "id", "probability", "threshold", "label", "model", "model_version", "unlike_training", "distance", "distance_limit", "outside_range", "driven_by", "problem", "note", ...(model.card.score ? ["score"] : []), ...clusterHeads(model)];
   const lines = state.results.map(({ row, prediction, problem }) => {
     const outside = prediction?.out_of_distribution;
     return [
@@ -380,9 +389,23 @@ function download() {
       problem && [problem.detail, ...problem.errors.map(({ feature, detail }) => `${feature} ${detail}`.trim())].join(" "),
       model.caution,
       ...(model.card.score ? [prediction?.score] : []),
+      ...clusterCells(model, prediction?.profile),
     ];
   });
   save(`${fileName(model.name)}-version-${fileName(model.version)}-scores.csv`, csv([header, ...lines]));
+}
+
+const clusters = (model) => (model.card.profile?.clusters ?? []).map(({ number }) => number);
+
+/** As `hypoxia predict` names its columns. */
+function clusterHeads(model) {
+  if (!model.card.profile) return [];
+  return ["cluster", ...clusters(model).map((number) => `distance.cluster_${number}`), "margin", "runner_up", "unlike_any_cluster"];
+}
+
+function clusterCells(model, found) {
+  if (!model.card.profile) return [];
+  return [found?.cluster, ...clusters(model).map((number) => found?.distances[`cluster ${number}`]), found?.margin, found?.runner_up, found?.unlike_any_cluster];
 }
 
 const csv = (lines) => lines.map((line) => `${line.map(cell).join(",")}\r\n`).join("");

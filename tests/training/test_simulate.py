@@ -30,6 +30,12 @@ def test_effects_correlation_and_events_come_out_as_they_were_put_in() -> None:
     assert cohort.truth.expected_events == pytest.approx(7000, rel=1e-9)
 
 
+def test_a_seed_draws_the_patients_that_it_always_drew() -> None:
+    lines = drawn(seed=7).table.to_csv(index=False).splitlines()
+    assert lines[1] == "SIM001,0.198,0.9277,III,41,26.92,1"
+    assert lines[-1] == "SIM118,0.0947,-1.586,III,42,60.0,0"
+
+
 def test_the_composite_effect_is_that_of_the_best_mixture() -> None:
     truth = drawn(n=100, correlation=0.3, imaging_effect=1.5, gene_effect=2.0).truth
     rng = np.random.default_rng(0)

@@ -327,10 +327,10 @@ def pairwise_log_rank(time: np.ndarray, event: np.ndarray, group: np.ndarray) ->
         chi2, p_value = (test.chi2, test.p_value) if test else (np.nan, np.nan)
         rows.append({"first": labels[a], "second": labels[b], "chi2": chi2, "p_value": p_value})
     table = pd.DataFrame(rows)
-    return table.assign(p_holm=_holm(table["p_value"].to_numpy()))
+    return table.assign(p_holm=holm(table["p_value"].to_numpy()))
 
 
-def _holm(p_values: np.ndarray) -> np.ndarray:
+def holm(p_values: np.ndarray) -> np.ndarray:
     """Holm's step-down correction of those p-values that there are."""
     known = np.flatnonzero(~np.isnan(p_values))
     order = known[np.argsort(p_values[known], kind="stable")]

@@ -1,0 +1,342 @@
+"""Molecular correlates of a grouping of patients, top to bottom: whose samples these are, and what differs between the groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import false_discovery_control
+
+from features.files import file_name
+from training.molecular.enrichment import Enrichment, enrichment_of_sets
+from training.molecular.group_tests import compare_groups
+from training.molecular.grouping import Contrast, contrasts, group_names, refuse_small_groups
+from training.molecular.microenvironment import Microenvironment, has_microenvironment, stromal_and_immune
+from training.molecular.moderated import Moderated, moderated_t
+from training.molecular.molecules import ByPatient, Molecules, by_patient, load_molecules
+from training.molecular.mutations import MutationFrequencies, Mutations, current_symbols, mutation_frequencies
+from training.molecular.proteins import ProteinDifferences, compare_proteins
+from training.molecular.sam import Sam, sam
+from training.molecular.single_sample import single_sample_scores
+from training.molecular.study import MolecularSettings
+from training.progress import Progress, Silence
+from training.tracking import write_json
+
+__all__ = ["Correlates", "Molecules", "correlate", "load_molecules", "write_correlates"]
+
+# Of the patients; where fewer have the data, it is said as a warning.
+ENOUGH_PATIENTS = 0.8
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class GeneContrast:
+    """Genes and gene sets of one group against another.
+
+    Attributes
+    ----------
+    moderated : Moderated
+        Its table has ``q_value_all`` too: by Benjamini and Hochberg over the genes of all contrasts together.
+    enrichment : Enrichment or None
+        None where no gene sets were given.
+    """
+
+    contrast: Contrast
+    sam: Sam
+    moderated: Moderated
+    enrichment: Enrichment | None
+
+    @property
+    def called(self) -> pd.DataFrame:
+        """Genes that SAM calls."""
+        return self.sam.table[self.sam.table["called"]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of patients, and whether they differ between the groups.
+
+    Attributes
+    ----------
+    scores : DataFrame of shape (n_patients, n_scores)
+    tests : DataFrame
+        Of ``compare_groups``.
+    """
+
+    scores: pd.DataFrame
+    tests: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class MutatedByGroup:
+    """Mutations of patients, and how often genes and pathways are mutated in each group."""
+
+    mutations: Mutations
+    frequencies: MutationFrequencies
+
+
+@dataclass(frozen=True)
+class ProteinsByGroup:
+    """Protein scores of patients, and how they differ between groups."""
+
+    scores: pd.DataFrame
+    differences: ProteinDifferences
+
+
+@dataclass(frozen=True)
+class Correlates:
+    """What was found of the groups.
+
+    Attributes
+    ----------
+    groups : Series of categories, index: patient
+    patients : DataFrame
+        Index: group. Patients of each, and of how many there are ``expression``, ``mutations`` and ``proteins``.
+    genes : tuple of GeneContrast
+        One for two groups; else one per group, against all others.
+    single_sample, microenvironment : Scored or None
+    mutated : MutatedByGroup or None
+    proteins : ProteinsByGroup or None
+    notes, warnings : tuple of str
+        What was left out; what a reader must know.
+    """
+
+    settings: MolecularSettings
+    groups: pd.Series
+    patients: pd.DataFrame
+    genes: tuple[GeneContrast, ...]
+    single_sample: Scored | None
+    microenvironment: Scored | None
+    mutated: MutatedByGroup | None
+    proteins: ProteinsByGroup | None
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Each part in a sentence."""
+        found = [words for one in self.genes for words in _contrast_words(one, self.settings)]
+        tests = {"Scores of gene sets": self.single_sample, "Microenvironment": self.microenvironment}
+        found += [f"{title}: {_associated(one.tests)}" for title, one in tests.items() if one is not None]
+        if self.mutated is not None:
+            found.append(f"Mutated genes: {_associated(self.mutated.frequencies.genes)}")
+        if self.mutated is not None and len(self.mutated.frequencies.pathways):
+            found.append(f"Mutated pathways: {_associated(self.mutated.frequencies.pathways)}")
+        if self.proteins is not None:
+            found.append(f"Proteins: {_associated(self.proteins.differences.tests)}")
+        return tuple(found)
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table by the name of its file."""
+        found = {"patients": self.patients}
+        for one in self.genes:
+            slug = file_name(one.contrast.name.replace(" ", "_"))
+            found |= {
+                f"genes_{slug}": one.sam.table,
+                f"sam_delta_{slug}": one.sam.delta_table,
+                f"moderated_t_{slug}": one.moderated.table,
+            }
+            found |= {} if one.enrichment is None else {f"gene_sets_{slug}": one.enrichment.table}
+        for name, scored in (("gene_set_scores", self.single_sample), ("microenvironment", self.microenvironment)):
+            found |= {} if scored is None else {f"{name}_tests": scored.tests, name: scored.scores.rename_axis("patient")}
+        if self.mutated is not None:
+            mutated, frequencies = self.mutated.mutations.classes.rename_axis("patient"), self.mutated.frequencies
+            found |= {"mutated_genes": frequencies.genes, "mutated_pathways": frequencies.pathways, "mutations": mutated}
+        if self.proteins is not None:
+            found |= {"protein_tests": self.proteins.differences.tests, "protein_levels": self.proteins.differences.levels}
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """What was found, without the tables."""
+        return {
+            "patients": {name: int(count) for name, count in self.patients["patients"].items()},
+            "contrasts": [_contrast_json(one) for one in self.genes],
+            "associated": {
+                name: [str(one) for one in table.index[table["associated"]]] for name, table in self._tested().items()
+            },
+            "false_discovery": self.settings.false_discovery,
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+        }
+
+    def _tested(self) -> dict[str, pd.DataFrame]:
+        return {name: table for name, table in self.tables().items() if "associated" in table}
+
+
+def correlate(
+    settings: MolecularSettings,
+    molecules: Molecules,
+    groups: pd.Series,
+    rng: Callable[[str], np.random.Generator],
+    progress: Progress | None = None,
+) -> Correlates:
+    """Ask what differs between groups of patients.
+
+    Two groups are compared with each other, and differences are those of the second; of several groups each is compared with
+    all other patients. Every table has a false discovery rate of its own; only ``q_value_all`` of the moderated t is over all
+    contrasts at once, so that with several groups more is found by chance than in one table.
+
+    Parameters
+    ----------
+    groups : Series of str, index: patient
+        In the order of its categories if it has such.
+    rng : callable
+        Generator of a named stage, as a study has it.
+
+    Raises
+    ------
+    InputError
+        Of one kind of data nothing is of the patients, or a group has it of fewer than four.
+    """
+    watched, names = progress or Silence(), group_names(groups)
+    groups = groups.astype(pd.CategoricalDtype(names))
+    known = by_patient(settings, molecules, list(groups.index))
+    for what, table in known.tables.items():
+        refuse_small_groups(groups.reindex(table.index), what, names)
+
+    genes = _compared_genes(settings, known, groups, rng, watched)
+    watched.stage("scores, mutations and proteins by group")
+    surroundings = _microenvironment(settings, known.expression)
+    single = None if known.sets is None or known.expression is None else single_sample_scores(known.expression, known.sets.sets)
+    return Correlates(
+        settings,
+        groups,
+        _counted(groups, known),
+        genes,
+        None if single is None else _scored(single, groups, settings),
+        None if surroundings is None else _scored(surroundings.scores, groups, settings),
+        _mutated(settings, known.mutations, molecules.sets, groups),
+        _proteins(settings, known.proteins, groups),
+        (*known.notes, *dict.fromkeys(note for one in genes for note in one.sam.notes)),
+        (*_few_patients(groups, known), *(() if surroundings is None else surroundings.notes)),
+    )
+
+
+def write_correlates(correlates: Correlates, folder: Path) -> None:
+    """Write every table as CSV, and what was found as summary.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in correlates.tables().items():
+        table.to_csv(folder / f"{name}.csv", index=not isinstance(table.index, pd.RangeIndex))
+    write_json(folder / "summary.json", correlates.as_json())
+
+
+def _compared_genes(
+    settings: MolecularSettings,
+    known: ByPatient,
+    groups: pd.Series,
+    rng: Callable[[str], np.random.Generator],
+    progress: Progress,
+) -> tuple[GeneContrast, ...]:
+    if known.expression is None:
+        return ()
+    expression, found = known.expression, []
+    for contrast in contrasts(groups):
+        progress.stage(f"genes: {contrast.name}")
+        members, stream = contrast.members(groups.reindex(expression.index)), rng(f"genes: {contrast.name}")
+        rate, fold_change, permutations = settings.false_discovery, settings.fold_change, settings.permutations
+        differing = sam(expression, members, stream, permutations=permutations, false_discovery=rate, fold_change=fold_change)
+        moderated = moderated_t(expression, members, false_discovery=rate, fold_change=fold_change)
+        enrichment = None
+        if known.sets is not None:
+            enrichment = enrichment_of_sets(expression, members, known.sets.sets, stream, permutations=permutations)
+        found.append(GeneContrast(contrast, differing, moderated, enrichment))
+    return _over_all_contrasts(found)
+
+
+def _over_all_contrasts(found: Sequence[GeneContrast]) -> tuple[GeneContrast, ...]:
+    """With a q value of the moderated t over the genes of all contrasts."""
+    q_values = false_discovery_control(np.concatenate([one.moderated.table["p_value"] for one in found]))
+    parts = np.split(q_values, np.cumsum([len(one.moderated.table) for one in found])[:-1])
+    return tuple(
+        replace(one, moderated=replace(one.moderated, table=one.moderated.table.assign(q_value_all=part)))
+        for one, part in zip(found, parts, strict=True)
+    )
+
+
+def _scored(scores: pd.DataFrame, groups: pd.Series, settings: MolecularSettings) -> Scored:
+    return Scored(scores, compare_groups(scores, groups, settings.false_discovery))
+
+
+def _microenvironment(settings: MolecularSettings, expression: pd.DataFrame | None) -> Microenvironment | None:
+    if expression is None or settings.microenvironment is False or not has_microenvironment(expression.columns):
+        return None
+    return stromal_and_immune(expression)
+
+
+def _mutated(
+    settings: MolecularSettings, mutations: Mutations | None, sets: Mapping[str, Sequence[str]], groups: pd.Series
+) -> MutatedByGroup | None:
+    if mutations is None:
+        return None
+    meant = current_symbols(sorted({gene for members in sets.values() for gene in members}))
+    pathways = {name: [meant[gene] for gene in members] for name, members in sets.items()}
+    rate, fewest = settings.false_discovery, settings.fewest_mutated
+    return MutatedByGroup(mutations, mutation_frequencies(mutations, groups, pathways, false_discovery=rate, fewest=fewest))
+
+
+def _proteins(settings: MolecularSettings, scores: pd.DataFrame | None, groups: pd.Series) -> ProteinsByGroup | None:
+    if scores is None:
+        return None
+    return ProteinsByGroup(scores, compare_proteins(scores, groups, settings.false_discovery))
+
+
+def _counted(groups: pd.Series, known: ByPatient) -> pd.DataFrame:
+    """Patients of each group, and those of them that each kind of data is known of."""
+    counts = {"patients": groups.value_counts(sort=False)}
+    counts |= {what: groups.reindex(table.index).value_counts(sort=False) for what, table in known.tables.items()}
+    return pd.DataFrame(counts).rename_axis("group")
+
+
+def _few_patients(groups: pd.Series, known: ByPatient) -> tuple[str, ...]:
+    return tuple(
+        f"Only {len(table)} of {len(groups)} patients have {what}: they may not be like the others."
+        for what, table in known.tables.items()
+        if len(table) < ENOUGH_PATIENTS * len(groups)
+    )
+
+
+def _contrast_words(one: GeneContrast, settings: MolecularSettings) -> list[str]:
+    called, rate = one.called, f"{settings.false_discovery:.0%}"
+    higher = int((called["difference"] > 0).sum())
+    found = [
+        f"{one.contrast.name}: {len(called)} of {len(one.sam.table)} genes differ at a false discovery rate of {rate} (SAM): "
+        f"{higher} higher, {len(called) - higher} lower{_first(list(called.index))}"
+    ]
+    if one.enrichment is not None:
+        table = one.enrichment.table
+        sets = [f"{name} (NES {nes:.2f})" for name, nes in table.loc[table["q_value"] <= settings.false_discovery, "nes"].items()]
+        found.append(f"{one.contrast.name}: {len(sets)} of {len(table)} gene sets enriched at {rate} (GSEA){_first(sets)}")
+    return found
+
+
+def _first(names: Sequence[str]) -> str:
+    return f"; first: {_listed(names)}" if len(names) else ""
+
+
+def _associated(tests: pd.DataFrame) -> str:
+    """Which rows of a table of tests are associated with the groups, in words."""
+    names = list(tests.index[tests["associated"]])
+    return f"{len(names)} of {int(tests['p_value'].notna().sum())} that were tested differ between groups{_first(names)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
+
+
+def _contrast_json(one: GeneContrast) -> dict[str, Any]:
+    enriched = None if one.enrichment is None else one.enrichment.table[["nes", "q_value"]].to_dict("index")
+    return {
+        "name": one.contrast.name,
+        "genes_tested": len(one.sam.table),
+        "genes_called": [str(gene) for gene in one.called.index],
+        "delta": one.sam.delta,
+        "s0": one.sam.s0,
+        "pi0": one.sam.pi0,
+        "permutations": one.sam.permutations,
+        "gene_sets": enriched,
+    }
