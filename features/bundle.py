@@ -266,6 +266,8 @@ class ModelCard(Settings):
     @property
     def probability_words(self) -> str:
         """What the model's probability is the probability of, in words."""
+        if self.horizon is None and self.profile is not None:
+            return "risk of the event in the cluster"
         if self.horizon is None:
             return f"probability that the sample is {self.positive_label}"
         return " ".join(["risk of the event by", f"{self.horizon:g}", *([self.time_unit] if self.time_unit else [])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from features.outcome import is_survival
 
 # The largest distance in a cluster of fewer patients says little; that of all clusters is taken.
 FEWEST_FOR_LIMIT = 10
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,14 @@ class Assignment:
     rows: np.ndarray
     medoids: np.ndarray
 
-    @property
+    @cached_property
     def runner_up(self) -> np.ndarray:
         """The second nearest cluster of each row, shape (n,)."""
         others = self.distances.copy()
         others[np.arange(len(others)), self.cluster] = np.inf
         return np.asarray(others.argmin(axis=1))
 
-    @property
+    @cached_property
     def margin(self) -> np.ndarray:
         """How much farther the second nearest medoid is than the nearest, shape (n,), in squared standard deviations."""
         every = np.arange(len(self.distances))
@@ -141,7 +143,9 @@ class NearestMedoid(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sc
         matrix = np.ascontiguousarray(validate_data(self, X, dtype=float, reset=False))
         distances = self._distances(matrix)
         cluster = distances.argmin(axis=1)
-        return Assignment(cluster, distances, distances.min(axis=1) > self.limits_[cluster], self.limits_, matrix, self.medoids_)
+        # Whoever sets a limit lies on it, and may come back with another last digit.
+        unlike = distances.min(axis=1) > self.limits_[cluster] * (1 + ROUNDING)
+        return Assignment(cluster, distances, unlike, self.limits_, matrix, self.medoids_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Shape (n, 2): without and with the event, as often as among the training patients of the nearest cluster."""

@@ -49,9 +49,9 @@ STAGE_SHARES, STAGE_SHARES_OF_WORST = (0.25, 0.45, 0.25, 0.05), (0.12, 0.38, 0.3
 HISTOLOGIES, HISTOLOGY_SHARES = ("squamous", "adenocarcinoma", "other"), (0.72, 0.2, 0.08)
 SURGERY_BY_STAGE = (0.8, 0.4, 0.1, 0.0)
 
-GENES = 1000
+GENES = 2000  # of fewer, twenty that rise in rank would push all others down
 LINKED_SET, LINKED_GENES = "SIM_LINKED", find_signature("buffa2010").genes[:20]
-OTHER_SETS, SET_SIZES = 12, (15, 60)
+OTHER_SETS, SET_SIZES = 12, (16, 60)
 DRIVERS = {
     "TP53": 0.1, "PIK3CA": 0.3, "KMT2C": 0.2, "KMT2D": 0.15, "FBXW7": 0.15, "EP300": 0.12, "FAT1": 0.12, "PTEN": 0.1,
     "ARID1A": 0.1, "KRAS": 0.08, "NFE2L2": 0.08, "CASP8": 0.08, "STK11": 0.07, "RB1": 0.06,
@@ -107,7 +107,7 @@ class ProfileTruth(Settings):
         Features that show the clusters, that show the scanner, and that follow the tumour's volume.
     linked_genes, linked_set, linked_mutation, linked_protein : tuple of str, str
         What differs in the worst cluster; no other gene, set or protein differs. Other drivers and proteins are as frequent in
-        each cluster of the cohort itself, so that whatever else is found of them is no accident.
+        each cluster of the cohort itself, and other sets balanced, so that whatever else is found of them is no accident.
     mutation_frequencies : tuple of float
         Of the linked gene, in the worst cluster and in the others.
     stage_effect : float
@@ -191,7 +191,7 @@ def simulate_profiles(
     --------
     >>> cohort = simulate_profiles(ProfileSimulationSettings(), np.random.default_rng(7))
     >>> cohort.table.shape, cohort.expression.shape, cohort.truth.sizes
-    ((132, 304), (132, 1001), {1: 53, 2: 39, 3: 40})
+    ((132, 304), (132, 2001), {1: 53, 2: 39, 3: 40})
     """
     of_patients, of_features, of_outcome, of_genes, of_mutations, of_proteins = rng.spawn(6)
     clusters = of_patients.permutation(_apportioned(settings.n, CLUSTER_SHARES)) + 1
@@ -203,6 +203,9 @@ def simulate_profiles(
     log_hazard = (clusters == WORST) * log(settings.cluster_effect) + stage * log(STAGE_EFFECT)
     followed = draw_follow_up(log_hazard, settings.horizon, settings.events, of_outcome)
     outcome = pd.DataFrame({"pfs_months": followed.months, "progressed": followed.progressed})
+    expression = _expression(settings, clusters == WORST, of_genes)
+    sets = _gene_sets(expression, clusters == WORST, of_genes)
+    in_sets = {gene for genes in sets.values() for gene in genes} | set(DRIVERS)
     truth = ProfileTruth(
         settings=settings,
         seed=seed,
@@ -214,9 +217,9 @@ def simulate_profiles(
     )
     return SimulatedProfiles(
         pd.concat([patients, features, protocols, clinical, outcome], axis=1),
-        pd.concat([patients, _expression(settings, clusters == WORST, of_genes)], axis=1),
-        _gene_sets(of_genes),
-        _mutations(clusters, patients.to_numpy(), of_mutations),
+        pd.concat([patients, expression], axis=1),
+        sets,
+        _mutations(clusters, patients.to_numpy(), np.array(sorted(set(map(str, expression)) - in_sets)), of_mutations),
         pd.concat([patients, _proteins(clusters, of_proteins)], axis=1),
         truth,
     )
@@ -275,12 +278,12 @@ def _described() -> tuple[Feature, ...]:
 
 @cache
 def _genes() -> tuple[str, ...]:
-    """The linked genes, and others from the whole alphabet that are in no signature."""
+    """The linked genes, the drivers, and others from the whole alphabet that are in no signature."""
     taken = {gene for signature in signatures().values() for gene in signature.genes} | set(DRIVERS)
     plain = re.compile(r"(?!LINC|MIR|SNOR|RNU|.*P\d*$)[A-Z]{3,6}\d{0,2}[A-Z]?\d?")  # genes of proteins, most of them
     others = [symbol for symbol in sorted(gene_table().symbols - taken) if plain.fullmatch(symbol)]
-    wanted = GENES - len(LINKED_GENES)
-    return (*LINKED_GENES, *others[:: len(others) // wanted][:wanted])
+    wanted = GENES - len(LINKED_GENES) - len(DRIVERS)
+    return (*LINKED_GENES, *DRIVERS, *others[:: len(others) // wanted][:wanted])
 
 
 def _apportioned(n: int, shares: tuple[float, ...]) -> np.ndarray:
@@ -376,22 +379,26 @@ def _expression(settings: ProfileSimulationSettings, worst: np.ndarray, rng: np.
     return pd.DataFrame(values.round(4), columns=list(_genes()))
 
 
-def _gene_sets(rng: np.random.Generator) -> dict[str, tuple[str, ...]]:
-    others = np.array(_genes()[len(LINKED_GENES) :])
-    sizes = rng.integers(*SET_SIZES, size=OTHER_SETS, endpoint=True)
-    drawn = (sorted(rng.choice(others, size, replace=False).tolist()) for size in sizes)
+def _gene_sets(expression: pd.DataFrame, worst: np.ndarray, rng: np.random.Generator) -> dict[str, tuple[str, ...]]:
+    """The linked set; others have a driver, and genes that happen to be higher in the worst cluster with as many lower ones."""
+    others = expression.drop(columns=[*LINKED_GENES, *DRIVERS])
+    rising = ((others[worst].mean() - others[~worst].mean()) / others.std()).sort_values().index.to_numpy()
+    pairs = np.column_stack([rising, rising[::-1]])[: len(rising) // 2]
+    sizes = rng.integers(*SET_SIZES, size=OTHER_SETS, endpoint=True) // 2
+    drivers = [name for name in DRIVERS if name != LINKED_MUTATION]
+    pairs_of = (rng.choice(pairs, size, replace=False).ravel().tolist() for size in sizes)
+    drawn = (sorted([driver, *genes]) for driver, genes in zip(drivers, pairs_of, strict=False))
     return {LINKED_SET: LINKED_GENES} | {f"SIM_OTHER_{number:02d}": tuple(genes) for number, genes in enumerate(drawn, 1)}
 
 
-def _mutations(clusters: np.ndarray, patients: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
-    """Drivers by their frequencies, and in every patient one or more genes that few others have mutated."""
+def _mutations(clusters: np.ndarray, patients: np.ndarray, others: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
+    """Drivers by their frequencies, and in every patient one or more other genes that few have mutated."""
     drivers = np.array(list(DRIVERS))
     linked = rng.random(len(patients)) < np.where(clusters == WORST, LINKED_FREQUENCY, DRIVERS[LINKED_MUTATION])
     mutated = {name: _alike(clusters, (1 - share, share), rng) for name, share in DRIVERS.items()} | {LINKED_MUTATION: linked}
     who, which = np.nonzero(np.column_stack([mutated[name] for name in drivers]))
     also = np.repeat(np.arange(len(patients)), 1 + rng.poisson(OTHER_MUTATIONS, len(patients)))
     silent = np.repeat(np.arange(len(patients)), rng.poisson(1, len(patients)))
-    others = np.array(_genes()[len(LINKED_GENES) :])
     effective = len(who) + len(also)
     rows = pd.DataFrame(
         {

@@ -151,7 +151,7 @@ def test_the_linked_genes_and_no_others_change_by_half_as_much_again(seed: int) 
 def test_genes_vary_the_more_the_less_they_are_expressed_and_all_are_called_by_their_symbols() -> None:
     genes = drawn().expression.drop(columns=["patient", *drawn().truth.linked_genes])
     assert spearmanr(genes.mean(), genes.std())[0] < -0.7
-    assert resolve(list(drawn().expression.columns[1:])).counts == {"symbol": 1000}
+    assert resolve(list(drawn().expression.columns[1:])).counts == {"symbol": 2000}
     assert resolve(list(DRIVERS)).counts == {"symbol": len(DRIVERS)}
 
 

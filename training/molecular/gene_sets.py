@@ -161,10 +161,11 @@ def _columns_by_name(sets: Mapping[str, tuple[str, ...]], genes: Sequence[str]) 
     """Each name of the sets that the table has, under that or an older or newer name, to its column."""
     same = {gene: gene for gene in genes}
     # A column that has the current symbol stands for its gene before one that has an older name.
-    by_symbol = dict(zip(resolve(list(genes)).symbols, genes, strict=True)) | same
+    symbols = resolve(list(genes)).symbols
+    by_symbol = {symbol: gene for symbol, gene in zip(symbols, genes, strict=True) if symbol} | same
     unknown = sorted({gene for members in sets.values() for gene in members} - set(genes))
     meant = zip(unknown, resolve(unknown).symbols, strict=True)
-    return same | {name: by_symbol[symbol] for name, symbol in meant if symbol in by_symbol}
+    return same | {name: by_symbol[symbol] for name, symbol in meant if symbol and symbol in by_symbol}
 
 
 def _why_not(found: int, n_genes: int, smallest: int, largest: int) -> str:

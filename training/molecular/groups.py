@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from features.bundle import ModelCard, cluster_name
 from features.errors import BundleError, InputError, did_you_mean
 from features.sources import read_table
+from training.components import component_scores
 from training.gate import check_predictions
 from training.judged import JudgedModel, find_model, load_judged
 from training.molecular.grouping import as_read
 from training.molecular.study import CorrelatesStudy, TableGrouping
-from training.tracking import Store, artifacts_of, digests_of_predictions, open_existing
+from training.tracking import Store, artifacts_of, open_existing
 
 # A column with more different values is no grouping.
 MOST_GROUPS = 12
@@ -100,8 +101,7 @@ def of_model(store: Store, reference: str) -> pd.Series:
             f"{judged.title} was registered without out-of-fold predictions (evaluation.internal: null), so the classes of the "
             "patients that it learnt from are in-sample; train it with evaluation.internal."
         )
-    if not _are_as_signed(judged, folder):
-        raise _not_its_own(reference)
+    _refuse_changed(store, judged)
     of_composite = judged.card.composite is not None  # whose predictions.csv is one repeat of the internal ones
     tables = [judged.internal] if of_composite else [judged.internal, judged.predictions]
     called = pd.concat(tables).groupby("patient")["called"].mean() >= 0.5
@@ -109,11 +109,12 @@ def of_model(store: Store, reference: str) -> pd.Series:
     return called.map(dict(zip([False, True], names, strict=True))).astype(pd.CategoricalDtype(names))
 
 
-def _are_as_signed(judged: JudgedModel, folder: Path) -> bool:
-    """Whether recorded predictions have the digests that the card signs, or else give its estimates."""
-    if judged.card.predictions is not None:
-        return judged.card.predictions == digests_of_predictions(folder)
-    return check_predictions(judged).outcome == "passed"
+def _refuse_changed(store: Store, judged: JudgedModel) -> None:
+    """Stop where recorded predictions are not those that the card was judged by, or may be in-sample."""
+    if judged.card.composite is None:
+        component_scores(store, judged.reference)
+    elif check_predictions(judged).outcome != "passed":
+        raise _not_its_own(judged.reference)
 
 
 def _clusters(folder: Path, reference: str) -> pd.Series:

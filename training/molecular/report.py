@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from features.files import file_name
 from training.html_report import Section
 from training.molecular.figures import enrichment_plot, enrichment_summary, oncoplot, sam_plot, scores_by_group, volcano
 from training.molecular.run import Correlates, GeneContrast, MutatedByGroup, Scored
@@ -24,7 +23,7 @@ def molecular_figures(correlates: Correlates) -> Drawn:
     """All figures by the name of their file, drawn when called."""
     drawn: Drawn = {}
     for one in correlates.genes:
-        drawn |= {f"{name}_{slug(one)}": draw for name, (_, draw) in _of_contrast(one, correlates).items()}
+        drawn |= {f"{name}_{one.slug}": draw for name, (_, draw) in _of_contrast(one, correlates).items()}
     return drawn | {name: draw for name, (_, draw) in _of_groups(correlates).items()}
 
 
@@ -53,11 +52,6 @@ def molecular_sections(correlates: Correlates) -> list[Section]:
     return sections
 
 
-def slug(one: GeneContrast) -> str:
-    """A contrast's name as a part of a file's."""
-    return file_name(one.contrast.name.replace(" ", "_"))
-
-
 def _of_contrast(one: GeneContrast, correlates: Correlates) -> dict[str, tuple[str, Callable[[], Figure]]]:
     """Caption and picture, by name."""
     name, table, fold_change = one.contrast.name, one.sam.table, correlates.settings.fold_change
@@ -75,7 +69,7 @@ def _of_contrast(one: GeneContrast, correlates: Correlates) -> dict[str, tuple[s
     }
     if one.enrichment is None:
         return drawn
-    sets, rate = one.enrichment.table, correlates.settings.false_discovery
+    sets, rate = one.enrichment.table, one.false_discovery
     drawn["gene_sets"] = (
         "Gene sets that are furthest from zero (GSEA)",
         lambda: enrichment_summary(sets, false_discovery=rate, title=name),
@@ -88,12 +82,10 @@ def _of_contrast(one: GeneContrast, correlates: Correlates) -> dict[str, tuple[s
 def _running(one: GeneContrast, named: str) -> Callable[[], Figure]:
     def draw() -> Figure:
         assert one.enrichment is not None  # noqa: S101 - asked of contrasts with gene sets alone
-        found, row = one.enrichment, one.enrichment.table.loc[named]
-        values = (float(row["es"]), float(row["nes"]), float(row["q_value"]))
-        metric = found.ranking.to_numpy()
-        return enrichment_plot(
-            found.running_sum(named), found.hits(named), *values, named, metric=metric, group=one.contrast.group
-        )
+        found = one.enrichment
+        es, nes, q_value = (float(found.table[column].to_dict()[named]) for column in ("es", "nes", "q_value"))
+        running, hits, metric = found.running_sum(named), found.hits(named), found.ranking.to_numpy()
+        return enrichment_plot(running, hits, es, nes, q_value, named, metric=metric, group=one.contrast.group)
 
     return draw
 
@@ -121,14 +113,17 @@ def _by_group(scored: Scored, groups: pd.Series) -> Callable[[], Figure]:
 
 
 def _contrast(one: GeneContrast, correlates: Correlates) -> Section:
-    rate = f"{correlates.settings.false_discovery:.0%}"
     listed = one.called if len(one.called) else one.sam.table.head(LISTED_GENES)
-    what = f"Genes that SAM calls at a false discovery rate of {rate}" if len(one.called) else "No gene is called; the first ones"
+    what = (
+        f"Genes that SAM calls at a false discovery rate of {one.rate}"
+        if len(one.called)
+        else "No gene is called; the first ones"
+    )
     tables = [(what, listed.rename_axis("gene")), ("Moderated t, the first genes", one.moderated.table.head(LISTED_GENES))]
     tables += [("SAM: genes called and false ones, by delta", one.sam.delta_table)]
     paragraphs = [
-        f"Differences are those of {one.contrast.group} less {one.contrast.other}, in log2. {one.sam.permutations} permutations of "
-        f"the groups; s0 {one.sam.s0:.3g}, pi0 {one.sam.pi0:.2f}."
+        f"Differences are those of {one.contrast.group} less {one.contrast.other}, in log2. {one.sam.permutations} permutations "
+        f"of the groups; s0 {one.sam.s0:.3g}, pi0 {one.sam.pi0:.2f}."
     ]
     if one.enrichment is not None:
         tables.append(("Gene sets, by normalised enrichment score", _with_short_edges(one.enrichment.table)))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from features.files import file_name
 from training.molecular.enrichment import Enrichment, enrichment_of_sets
@@ -23,6 +22,7 @@ from training.molecular.proteins import ProteinDifferences, compare_proteins
 from training.molecular.sam import Sam, sam
 from training.molecular.single_sample import single_sample_scores
 from training.molecular.study import MolecularSettings
+from training.molecular.two_groups import usable_genes
 from training.progress import Progress, Silence
 from training.tracking import write_json
 
@@ -39,21 +39,37 @@ class GeneContrast:
 
     Attributes
     ----------
-    moderated : Moderated
-        Its table has ``q_value_all`` too: by Benjamini and Hochberg over the genes of all contrasts together.
     enrichment : Enrichment or None
         None where no gene sets were given.
+    false_discovery : float
+        Rate that the contrast is judged by: the one asked for, over the number of contrasts.
     """
 
     contrast: Contrast
     sam: Sam
     moderated: Moderated
     enrichment: Enrichment | None
+    false_discovery: float
 
     @property
     def called(self) -> pd.DataFrame:
         """Genes that SAM calls."""
         return self.sam.table[self.sam.table["called"]]
+
+    @property
+    def enriched(self) -> pd.DataFrame | None:
+        """Gene sets that are enriched at the rate."""
+        return None if self.enrichment is None else self.enrichment.table.query(f"q_value <= {self.false_discovery}")
+
+    @property
+    def slug(self) -> str:
+        """The contrast's name as a part of a file's."""
+        return file_name(self.contrast.name.replace(" ", "_"))
+
+    @property
+    def rate(self) -> str:
+        """The false discovery rate, as it is said."""
+        return f"{100 * self.false_discovery:.2g}%"
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,8 @@ class Correlates:
         Index: group. Patients of each, and of how many there are ``expression``, ``mutations`` and ``proteins``.
     genes : tuple of GeneContrast
         One for two groups; else one per group, against all others.
+    left_out : DataFrame or None
+        Gene sets that were not tested in the expression, and why.
     single_sample, microenvironment : Scored or None
     mutated : MutatedByGroup or None
     proteins : ProteinsByGroup or None
@@ -109,6 +127,7 @@ class Correlates:
     groups: pd.Series
     patients: pd.DataFrame
     genes: tuple[GeneContrast, ...]
+    left_out: pd.DataFrame | None
     single_sample: Scored | None
     microenvironment: Scored | None
     mutated: MutatedByGroup | None
@@ -119,7 +138,7 @@ class Correlates:
     @property
     def words(self) -> tuple[str, ...]:
         """Each part in a sentence."""
-        found = [words for one in self.genes for words in _contrast_words(one, self.settings)]
+        found = [words for one in self.genes for words in _contrast_words(one)]
         tests = {"Scores of gene sets": self.single_sample, "Microenvironment": self.microenvironment}
         found += [f"{title}: {_associated(one.tests)}" for title, one in tests.items() if one is not None]
         if self.mutated is not None:
@@ -134,13 +153,10 @@ class Correlates:
         """Every table by the name of its file."""
         found = {"patients": self.patients}
         for one in self.genes:
-            slug = file_name(one.contrast.name.replace(" ", "_"))
-            found |= {
-                f"genes_{slug}": one.sam.table,
-                f"sam_delta_{slug}": one.sam.delta_table,
-                f"moderated_t_{slug}": one.moderated.table,
-            }
-            found |= {} if one.enrichment is None else {f"gene_sets_{slug}": one.enrichment.table}
+            found |= {f"genes_{one.slug}": one.sam.table.rename_axis("gene"), f"sam_delta_{one.slug}": one.sam.delta_table}
+            found |= {f"moderated_t_{one.slug}": one.moderated.table.rename_axis("gene")}
+            found |= {} if one.enrichment is None else {f"gene_sets_{one.slug}": _in_cells(one.enrichment.table)}
+        found |= {} if self.left_out is None else {"gene_sets_left_out": self.left_out}
         for name, scored in (("gene_set_scores", self.single_sample), ("microenvironment", self.microenvironment)):
             found |= {} if scored is None else {f"{name}_tests": scored.tests, name: scored.scores.rename_axis("patient")}
         if self.mutated is not None:
@@ -177,8 +193,8 @@ def correlate(
     """Ask what differs between groups of patients.
 
     Two groups are compared with each other, and differences are those of the second; of several groups each is compared with
-    all other patients. Every table has a false discovery rate of its own; only ``q_value_all`` of the moderated t is over all
-    contrasts at once, so that with several groups more is found by chance than in one table.
+    all other patients, and these contrasts share the false discovery rate: each has the rate over their number. The tables of
+    scores, mutations and proteins, which compare all groups at once, have the whole rate each.
 
     Parameters
     ----------
@@ -201,12 +217,13 @@ def correlate(
     genes = _compared_genes(settings, known, groups, rng, watched)
     watched.stage("scores, mutations and proteins by group")
     surroundings = _microenvironment(settings, known.expression)
-    single = None if known.sets is None or known.expression is None else single_sample_scores(known.expression, known.sets.sets)
+    single = _set_scores(settings, known)
     return Correlates(
         settings,
         groups,
         _counted(groups, known),
         genes,
+        None if known.sets is None else known.sets.left_out,
         None if single is None else _scored(single, groups, settings),
         None if surroundings is None else _scored(surroundings.scores, groups, settings),
         _mutated(settings, known.mutations, molecules.sets, groups),
@@ -233,28 +250,40 @@ def _compared_genes(
 ) -> tuple[GeneContrast, ...]:
     if known.expression is None:
         return ()
-    expression, found = known.expression, []
-    for contrast in contrasts(groups):
+    found, compared = [], contrasts(groups)
+    for contrast in compared:
         progress.stage(f"genes: {contrast.name}")
-        members, stream = contrast.members(groups.reindex(expression.index)), rng(f"genes: {contrast.name}")
-        rate, fold_change, permutations = settings.false_discovery, settings.fold_change, settings.permutations
-        differing = sam(expression, members, stream, permutations=permutations, false_discovery=rate, fold_change=fold_change)
-        moderated = moderated_t(expression, members, false_discovery=rate, fold_change=fold_change)
-        enrichment = None
-        if known.sets is not None:
-            enrichment = enrichment_of_sets(expression, members, known.sets.sets, stream, permutations=permutations)
-        found.append(GeneContrast(contrast, differing, moderated, enrichment))
-    return _over_all_contrasts(found)
+        members, rate = contrast.members(groups.reindex(known.expression.index)), settings.false_discovery / len(compared)
+        found.append(_one_contrast(settings, known, contrast, members, rate, rng(f"genes: {contrast.name}")))
+    return tuple(found)
 
 
-def _over_all_contrasts(found: Sequence[GeneContrast]) -> tuple[GeneContrast, ...]:
-    """With a q value of the moderated t over the genes of all contrasts."""
-    q_values = false_discovery_control(np.concatenate([one.moderated.table["p_value"] for one in found]))
-    parts = np.split(q_values, np.cumsum([len(one.moderated.table) for one in found])[:-1])
-    return tuple(
-        replace(one, moderated=replace(one.moderated, table=one.moderated.table.assign(q_value_all=part)))
-        for one, part in zip(found, parts, strict=True)
-    )
+def _one_contrast(
+    settings: MolecularSettings,
+    known: ByPatient,
+    contrast: Contrast,
+    members: np.ndarray,
+    rate: float,
+    rng: np.random.Generator,
+) -> GeneContrast:
+    assert known.expression is not None  # noqa: S101 - asked of patients with expression alone
+    values, permutations, fold_change = known.expression, settings.permutations, settings.fold_change
+    differing = sam(values, members, rng, permutations=permutations, false_discovery=rate, fold_change=fold_change)
+    moderated = moderated_t(values, members, false_discovery=rate, fold_change=fold_change)
+    enrichment = None
+    if known.sets is not None:
+        enrichment = enrichment_of_sets(values, members, known.sets.sets, rng, permutations=permutations)
+    return GeneContrast(contrast, differing, moderated, enrichment, rate)
+
+
+def _set_scores(settings: MolecularSettings, known: ByPatient) -> pd.DataFrame | None:
+    if known.expression is None or known.sets is None:
+        return None
+    if settings.set_scores == "ssgsea":
+        return single_sample_scores(known.expression, known.sets.sets)
+    values, _ = usable_genes(known.expression)
+    z = (values - values.mean()) / values.std(ddof=1)
+    return pd.DataFrame({name: z[list(genes)].mean(axis=1) for name, genes in known.sets.sets.items()})
 
 
 def _scored(scores: pd.DataFrame, groups: pd.Series, settings: MolecularSettings) -> Scored:
@@ -299,17 +328,16 @@ def _few_patients(groups: pd.Series, known: ByPatient) -> tuple[str, ...]:
     )
 
 
-def _contrast_words(one: GeneContrast, settings: MolecularSettings) -> list[str]:
-    called, rate = one.called, f"{settings.false_discovery:.0%}"
-    higher = int((called["difference"] > 0).sum())
+def _contrast_words(one: GeneContrast) -> list[str]:
+    called, higher = list(one.called.index), int((one.called["difference"] > 0).sum())
     found = [
-        f"{one.contrast.name}: {len(called)} of {len(one.sam.table)} genes differ at a false discovery rate of {rate} (SAM): "
-        f"{higher} higher, {len(called) - higher} lower{_first(list(called.index))}"
+        f"{one.contrast.name}: {len(called)} of {len(one.sam.table)} genes differ at a false discovery rate of {one.rate} (SAM): "
+        f"{higher} higher, {len(called) - higher} lower{_first(called)}"
     ]
-    if one.enrichment is not None:
-        table = one.enrichment.table
-        sets = [f"{name} (NES {nes:.2f})" for name, nes in table.loc[table["q_value"] <= settings.false_discovery, "nes"].items()]
-        found.append(f"{one.contrast.name}: {len(sets)} of {len(table)} gene sets enriched at {rate} (GSEA){_first(sets)}")
+    if one.enrichment is not None and one.enriched is not None:
+        sets = [f"{name} (NES {nes:.2f})" for name, nes in one.enriched["nes"].items()]
+        share = f"{len(sets)} of {len(one.enrichment.table)} gene sets enriched at {one.rate} (GSEA)"
+        found.append(f"{one.contrast.name}: {share}{_first(sets)}")
     return found
 
 
@@ -329,14 +357,20 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _contrast_json(one: GeneContrast) -> dict[str, Any]:
-    enriched = None if one.enrichment is None else one.enrichment.table[["nes", "q_value"]].to_dict("index")
+    sets = None if one.enrichment is None else one.enrichment.table[["nes", "q_value"]].to_dict("index")
     return {
         "name": one.contrast.name,
+        "false_discovery": one.false_discovery,
         "genes_tested": len(one.sam.table),
         "genes_called": [str(gene) for gene in one.called.index],
         "delta": one.sam.delta,
         "s0": one.sam.s0,
         "pi0": one.sam.pi0,
         "permutations": one.sam.permutations,
-        "gene_sets": enriched,
+        "gene_sets": sets,
+        "gene_sets_enriched": None if one.enriched is None else list(one.enriched.index),
     }
+
+
+def _in_cells(enrichment: pd.DataFrame) -> pd.DataFrame:
+    return enrichment.assign(leading_edge=enrichment["leading_edge"].map(" ".join))

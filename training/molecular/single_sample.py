@@ -19,6 +19,9 @@ from training.molecular.two_groups import usable_genes
 def single_sample_scores(values: pd.DataFrame, sets: Mapping[str, tuple[str, ...]]) -> pd.DataFrame:
     """Enrichment of each set in each patient, by ranks of the genes within the patient.
 
+    Ranks are of all genes that are measured: where some rise, all others fall a little. On a panel of few genes that alone can
+    make sets differ between groups that nothing happened to.
+
     Parameters
     ----------
     values : DataFrame of shape (n_patients, n_genes)
@@ -44,6 +47,7 @@ def single_sample_scores(values: pd.DataFrame, sets: Mapping[str, tuple[str, ...
     {'P1': 2.0, 'P2': -2.0}
     """
     values, _ = usable_genes(values)
-    matrix, found = values.to_numpy(), among(sets, list(values))
-    scores = {name: enrichment(matrix, values.columns.get_indexer(list(genes))) for name, genes in found.items()}
+    matrix, position = values.to_numpy(), {str(gene): at for at, gene in enumerate(values)}
+    found = among(sets, list(position))
+    scores = {name: enrichment(matrix, [position[gene] for gene in genes]) for name, genes in found.items()}
     return pd.DataFrame(scores, index=values.index)

@@ -11,6 +11,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from features.expression import ExpressionSource
 from features.settings import Settings
+from training.config import read_mapping, study_of
 
 
 class MolecularSettings(Settings):
@@ -38,8 +39,12 @@ class MolecularSettings(Settings):
         Column with the patient's name, in the tables of proteins and of the sequenced, and beside the expression.
     microenvironment : bool, optional
         Whether stromal and immune scores are computed. Left out: where the expression has at least half of their genes.
+    set_scores : {"z", "ssgsea"}
+        Score of a gene set in one patient. `z`: mean of its genes' z scores over the patients (Lee 2008,
+        doi:10.1371/journal.pcbi.1000217). `ssgsea`: how high its genes rank within the patient (Barbie 2009,
+        doi:10.1038/nature08460); where some genes rise, all others rank lower, and so do sets that have nothing to do with it.
     false_discovery : float
-        Rate among genes, among sets, and so on.
+        Rate among genes, among sets, and so on. Several groups, each compared with all others, share it.
     fold_change : float
         A gene whose means differ by less than this factor is not called; 1: all may be.
     permutations : int
@@ -57,6 +62,7 @@ class MolecularSettings(Settings):
     proteins: str | None = None
     patient: str = "patient"
     microenvironment: bool | None = None
+    set_scores: Literal["z", "ssgsea"] = "z"
     false_discovery: float = Field(default=0.05, gt=0, lt=1)
     fold_change: float = Field(default=1.0, ge=1)
     permutations: int = Field(default=1000, ge=100)
@@ -163,3 +169,15 @@ class CorrelatesStudy(Settings):
         if len(set(named)) < len(named):
             raise ValueError(f"combine names the group {max(named, key=named.count)} twice; a group is in one list")
         return self
+
+
+def load_correlates(path: Path) -> CorrelatesStudy:
+    """Read a study of correlates from its YAML file.
+
+    Raises
+    ------
+    InputError
+        As ``training.config.load_study`` raises it.
+    """
+    content = read_mapping(path, "study", "that of `hypoxia correlate --help`", "name, grouping and molecular")
+    return study_of(CorrelatesStudy, path, content)  # type: ignore[type-var]  # a study's file without a cohort and a model

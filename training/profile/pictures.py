@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from training.html_report import Section, html_report
@@ -106,13 +107,18 @@ def _overview(result: ProfileResult, drawn: Drawn) -> Section:
         "Clusters",
         (f"{words_of(result)[0].upper()}{words_of(result)[1:]}.", *(f"{title}: {words}" for title, words in findings(result))),
         (
-            ("The clusters side by side", clusters_side_by_side(result)),
+            ("The clusters side by side", _readable(clusters_side_by_side(result))),
             ("What the criteria say of each number of clusters", result.criteria.table),
             ("Performance on patients left out, profiles made anew without them", _estimates(result)),
         ),
         _captioned(drawn, "heat_map", "criteria", "consensus", "stability"),
         warnings_of(result),
     )
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A median that fewer than half of the patients have reached in words."""
+    return table.astype(object).where(~np.isinf(table.astype(float)), "not reached")
 
 
 def _estimates(result: ProfileResult) -> pd.DataFrame:
@@ -147,9 +153,9 @@ def _associations(result: ProfileResult) -> Section:
 
 def _outcome(result: ProfileResult, drawn: Drawn) -> Section:
     fared = result.outcome
-    tables = [("Clusters", fared.clusters.table), ("Pairs of clusters", fared.clusters.pairwise)]
+    tables = [("Clusters", _readable(fared.clusters.table)), ("Pairs of clusters", fared.clusters.pairwise)]
     if fared.combined is not None:
-        tables.append(("Combined clusters", fared.combined.table))
+        tables.append(("Combined clusters", _readable(fared.combined.table)))
     if fared.hazards is not None:
         named = (("Cox regression", fared.hazards.alone), ("Cox regression with clinical columns", fared.hazards.adjusted))
         tables += [(caption, fit.table) for caption, fit in named if fit is not None]
