@@ -146,6 +146,7 @@ def validate(
     Nothing is learnt from the table and no column is guessed. Reported: what differs from training, all metrics with intervals,
     calibration, and internal, held-out and external estimates side by side; of times to an event also hazard ratios and what
     the score adds to the study's clinical covariates, if the table has them. A composite takes its two biomarkers as columns.
+    Of profiles: how the patients spread over the clusters, how they fare there, and how many are unlike any.
     """
     from training.external import described, validate_externally
     from training.tracking import open_store
@@ -241,6 +242,8 @@ def _print_validation(found: ExternalValidation, run_id: str) -> None:
     shifted = [one for one in found.shifts if one.below + one.above + one.missing > 0]
     if shifted:
         console.print(_shift_table(shifted[:SHOWN_SHIFTS], len(shifted)))
+    if found.clusters:
+        console.print(_cluster_table(found))
     console.print(_estimate_table(found))
     if found.intercept_update is not None and why_not_estimable(found.external.predictions) is None:
         added = f"adding {found.intercept_update:+.3f} to every logit makes as many events expected as were seen"
@@ -281,6 +284,17 @@ def _shift_table(shown: list[Any], count: int) -> Table:
         table.add_column(heading, justify="left" if heading == "feature" else "right", overflow="fold")
     for one in shown:
         table.add_row(one.feature, f"{one.below:.0%}", f"{one.above:.0%}", f"{one.missing:.0%}")
+    return table
+
+
+def _cluster_table(found: ExternalValidation) -> Table:
+    table = Table(title="Samples by the nearest cluster", title_justify="left")
+    for heading in ("cluster", "samples", "of training", "with event", "risk by the model", "observed", "unlike any cluster"):
+        table.add_column(heading, justify="left" if heading == "cluster" else "right", overflow="fold")
+    for one in found.clusters:
+        seen = "" if one.observed is None else f"{one.observed:.2f}"
+        counted = (f"{one.samples} ({one.share:.0%})", f"{one.share_learnt:.0%}", str(one.events))
+        table.add_row(one.name, *counted, f"{one.risk:.2f}", seen, str(one.unlike))
     return table
 
 

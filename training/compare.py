@@ -505,17 +505,18 @@ def _out_of_fold(models: Sequence[ComparedModel], table: LabelledTable | None) -
     found = []
     if profiles:
         found.append(
-            f"Profiles have no held-out patients ({', '.join(profiles)}): they are judged out of fold on the patients learnt from, "
-            "each risk by clusters that were made without the patient. Intervals resample patients and not the making."
+            f"Profiles have no held-out patients ({', '.join(profiles)}): they are judged out of fold on the patients learnt "
+            "from, each risk by clusters that were made without the patient. Intervals resample patients and not the making."
         )
     composites = [one.title for one in models if one.judged.card.composite is not None]
     if not composites:
         return found
     return [
         *found,
-        f"A composite has no held-out patients ({', '.join(composites)}): it is judged out of fold on the patients learnt from, each "
-        "score by a rule that was fitted without the patient. Intervals resample patients and not the fitting, and the risk was "
-        "fitted to these scores, so that its calibration is right here by construction: judge it on other patients (--on TABLE).",
+        f"A composite has no held-out patients ({', '.join(composites)}): it is judged out of fold on the patients learnt from, "
+        "each score by a rule that was fitted without the patient. Intervals resample patients and not the fitting, and the risk "
+        "was fitted to these scores, so that its calibration is right here by construction: judge it on other patients (--on "
+        "TABLE).",
     ]
 
 

@@ -27,6 +27,7 @@ from training.horizon import calibration_by_horizon
 from training.judged import JudgedModel, load_judged
 from training.labelled import NUMBERED, LabelledTable, outcome_asked, read_labelled, rows_for, score_labelled
 from training.paired import why_not_estimable
+from training.profile.spread import ClusterSpread, assigned_rows, spread_over_clusters, warnings_of_spread
 from training.prognosis import Prognosis, prognosis
 from training.tracking import Store, plain, started_run
 
@@ -66,6 +67,10 @@ class ExternalValidation:
         Share of rows whose distance alone is beyond the limit.
     prognosis : Prognosis or None
         Of times to an event: hazard ratios, what the score adds to clinical covariates, and calibration by the horizon.
+    clusters : tuple of ClusterSpread
+        Of profiles: how the samples spread over the clusters.
+    assigned : DataFrame or None
+        Of profiles: the cluster of every sample.
     """
 
     model: JudgedModel
@@ -81,6 +86,8 @@ class ExternalValidation:
     far: float
     warnings: tuple[str, ...]
     prognosis: Prognosis | None = None
+    clusters: tuple[ClusterSpread, ...] = ()
+    assigned: pd.DataFrame | None = None
 
     @property
     def intercept_update(self) -> float | None:
@@ -175,9 +182,13 @@ def judge_externally(model: JudgedModel, bundle: ModelBundle, table: LabelledTab
     predictions = score_labelled(bundle, table)
     matrix = rows_for(bundle, table).to_numpy()
     where = {"external": predictions}
-    where |= {"held out": model.predictions} if bundle.card.held_out else {}  # a composite has no held-out patients
+    where |= {"held out": model.predictions} if bundle.card.held_out else {}  # a composite or profile has no such patients
     where |= {"internal": model.internal} if model.internal is not None else {}
-    novelty = bundle.contract.judge(matrix)
+    novelty, assigned = bundle.contract.judge(matrix), bundle.assigned(matrix)
+    clusters: tuple[ClusterSpread, ...] = ()
+    if assigned is not None and bundle.card.profile is not None:
+        clusters = spread_over_clusters(bundle.card.profile.clusters, assigned, predictions, model.horizon)
+    unlike = float(novelty.flagged.mean())
     return ExternalValidation(
         model=model,
         table=table,
@@ -188,10 +199,16 @@ def judge_externally(model: JudgedModel, bundle: ModelBundle, table: LabelledTab
         extra=_extra(table, bundle),
         renamed=_renamed(table, bundle),
         shifts=_shifts(bundle, novelty, matrix),
-        unlike=float(novelty.flagged.mean()),
+        unlike=unlike,
         far=float((novelty.distance > novelty.limit).mean()),
-        warnings=(*_warnings(model, table, float(novelty.flagged.mean())), *_clinical_notes(model, table)),
+        warnings=(
+            *_warnings(model, table, unlike),
+            *warnings_of_spread(clusters, SHIFTED_SHARE),
+            *_clinical_notes(model, table),
+        ),
         prognosis=None if model.horizon is None else _prognosis(model, table, predictions, model.horizon),
+        clusters=clusters,
+        assigned=None if assigned is None else assigned_rows(assigned, predictions),
     )
 
 
@@ -251,6 +268,7 @@ def described(found: ExternalValidation, run_id: str, uri: str) -> dict[str, Any
         },
         "intercept_update": found.intercept_update,
         **({} if found.prognosis is None else {"prognosis": plain(found.prognosis.as_json())}),
+        **({"clusters": [one.model_dump() for one in found.clusters]} if found.clusters else {}),
         "warnings": list(found.warnings),
         "research_use_only": RESEARCH_USE_ONLY,
     }
@@ -317,6 +335,8 @@ def _record(store: Store, found: ExternalValidation) -> str:
         for name, value in _metrics(found).items():
             store.client.log_metric(run_id, name, value)
         store.client.log_text(run_id, found.external.predictions.to_csv(index=False), "predictions.csv")
+        if found.assigned is not None:
+            store.client.log_text(run_id, found.assigned.to_csv(index=False), "clusters.csv")
         body = json.dumps(described(found, run_id, store.uri), indent=1)
         store.client.log_text(run_id, body, "external_validation.json")
     return run_id
@@ -328,6 +348,8 @@ def _metrics(found: ExternalValidation) -> dict[str, float]:
     estimates |= {"calibration_intercept": fit.intercept, "observed_to_expected": fit.ratio}
     estimates.setdefault("calibration_slope", fit.slope)
     logged: dict[str, float | None] = {"external_rows_unlike_training": found.unlike}
+    if found.assigned is not None:
+        logged["external_unlike_any_cluster"] = float(found.assigned["unlike_any_cluster"].mean())
     for name, one in estimates.items():
         logged |= {f"external_{name}": one.value, f"external_{name}_lower": one.lower, f"external_{name}_upper": one.upper}
     if found.external.horizon is not None and found.external.p_value is not None:

@@ -187,7 +187,7 @@ def judge(
     checks += [check_permutation(challenger)] if challenger.card.judged_out_of_fold else []
     if champion is None:
         evidence = check_evidence(challenger.predictions, policy.evidence, _whose(challenger))
-        checks += [evidence, *_first(challenger.predictions, policy, level, evidence, _yardstick(challenger))]
+        checks += [evidence, *_first(challenger, policy, level, evidence)]
     else:
         checks += _against(challenger, champion, policy, level)
     return Verdict(
@@ -200,7 +200,7 @@ def judge(
         runs=looks.runs,
         level=level,
         policy=policy.digest,
-        warnings=(*_warnings(policy, looks, look, level), *_out_of_fold(challenger)),
+        warnings=(*_warnings(policy, looks, look, level, _whose(challenger)), *_out_of_fold(challenger)),
     )
 
 
@@ -269,7 +269,8 @@ def check_evidence(predictions: pd.DataFrame, least: Evidence, whose: str = "hel
     words = f"{found}: enough to judge."
     if short:
         needed = ", ".join(f"{getattr(least, name)} {name.replace('_', '-')}" for name in short)
-        words = f"{found}: too few to say anything (the policy asks for {needed}). Hold out more patients."
+        way_out = "Hold out" if whose == "held-out" else "Collect"
+        words = f"{found}: too few to say anything (the policy asks for {needed}). {way_out} more patients."
     return Check(
         name="evidence",
         outcome="insufficient evidence" if short else "passed",
@@ -286,7 +287,7 @@ def check_permutation(challenger: Judged) -> Check:
         kept = p_value <= LARGEST_PERMUTATION_P
         words = (
             f"Permutation p-value of the whole search {p_value:.3g}, {'not ' if kept else ''}above {LARGEST_PERMUTATION_P:g}"
-            f"{'' if kept else ': as good a split is found where nothing is known of the outcome'}."
+            f"{'' if kept else ': patients are parted as well where the outcome was dealt to them anew'}."
         )
     passed = p_value is not None and p_value <= LARGEST_PERMUTATION_P
     numbers = {"p_value": p_value, "bar": LARGEST_PERMUTATION_P}
@@ -297,6 +298,7 @@ def check_same_patients(challenger: Judged, champion: Judged, policy: GatePolicy
     """Were both judged on the same patients, samples and outcomes, from the same table?"""
     way_out = "Train both on one table and split, or score both on one labelled table: hypoxia compare A B --on TABLE."
     versions, name = f"Versions {champion.version} and {challenger.version}", "same patients"
+    whose = "out-of-fold" if {_whose(champion), _whose(challenger)} == {"out-of-fold"} else "held-out"
     if _question(champion.card) != _question(challenger.card):
         words = (
             f"{versions} answer different questions ({_question(champion.card)}, and {_question(challenger.card)}). "
@@ -306,14 +308,14 @@ def check_same_patients(challenger: Judged, champion: Judged, policy: GatePolicy
     try:
         same_patients([champion.predictions, challenger.predictions])
     except InputError:
-        return Check(name=name, outcome="failed", sentence=f"{versions} were judged on different held-out patients. {way_out}")
+        return Check(name=name, outcome="failed", sentence=f"{versions} were judged on different {whose} patients. {way_out}")
     if policy.equal_data and champion.card.data_hash != challenger.card.data_hash:
         words = (
-            f"{versions} come from different tables (their data hashes differ). {way_out} The held-out patients are the same: "
+            f"{versions} come from different tables (their data hashes differ). {way_out} The {whose} patients are the same: "
             "equal_data: false in the policy compares them all the same."
         )
         return Check(name=name, outcome="failed", sentence=words)
-    return Check(name=name, outcome="passed", sentence="Both were judged on the same held-out patients.")
+    return Check(name=name, outcome="passed", sentence=f"Both were judged on the same {whose} patients.")
 
 
 def _question(card: ModelCard) -> str:
@@ -333,9 +335,10 @@ def held_out_digest(predictions: pd.DataFrame) -> str:
     return hashlib.sha256("\x1e".join(sorted(rows)).encode()).hexdigest()
 
 
-def _first(predictions: pd.DataFrame, policy: GatePolicy, level: float, evidence: Check, yardstick: Yardstick) -> list[Check]:
+def _first(challenger: Judged, policy: GatePolicy, level: float, evidence: Check) -> list[Check]:
+    predictions, yardstick, whose = challenger.predictions, _yardstick(challenger), _whose(challenger)
     if evidence.stands_in_the_way:
-        return [_too_few(name) for name in ("floor", "Brier score", "calibration in the large", "calibration slope")]
+        return [_too_few(name, whose) for name in ("floor", "Brier score", "calibration in the large", "calibration slope")]
     constant = yardstick.without_information(predictions)
     return [
         _floor(predictions, policy, level, yardstick),
@@ -354,7 +357,7 @@ def _against(challenger: Judged, champion: Judged, policy: GatePolicy, level: fl
     old, new = aligned(champion.predictions, challenger.predictions)
     another = check_different_model(new, old)
     if evidence.stands_in_the_way or another.stands_in_the_way:
-        skipped = [_too_few(name) if evidence.stands_in_the_way else _skipped(name) for name in names]
+        skipped = [_too_few(name, _whose(challenger)) if evidence.stands_in_the_way else _skipped(name) for name in names]
         return [same, another, evidence, *skipped]
     return [
         same,
@@ -564,12 +567,12 @@ def _whose(judged: Judged) -> str:
     return "out-of-fold" if judged.card.judged_out_of_fold else "held-out"
 
 
-def _too_few(name: str) -> Check:
-    return Check(name=name, outcome="insufficient evidence", sentence="Not judged: too few held-out patients.")
+def _too_few(name: str, whose: str) -> Check:
+    return Check(name=name, outcome="insufficient evidence", sentence=f"Not judged: too few {whose} patients.")
 
 
-def _warnings(policy: GatePolicy, looks: Looks, look: int, level: float) -> tuple[str, ...]:
-    found = []
+def _warnings(policy: GatePolicy, looks: Looks, look: int, level: float, whose: str) -> tuple[str, ...]:
+    found, used = [], "opened held-out patients" if whose == "held-out" else "were judged on patients"
     if looks.earlier:
         cost = (
             f"the one-sided level is {level:.3g} instead of {policy.level(1):.3g}"
@@ -577,14 +580,14 @@ def _warnings(policy: GatePolicy, looks: Looks, look: int, level: float) -> tupl
             else "the policy ignores it"
         )
         found.append(
-            f"The gate judged others on these held-out patients {_times(looks.earlier)} before: {cost}. Fresh patients mend that."
+            f"The gate judged others on these {whose} patients {_times(looks.earlier)} before: {cost}. Fresh patients mend that."
         )
     if looks.runs > 1:
         counted = (
             "which counts as looks" if policy.count == "runs" else "which the policy does not count as looks (count: runs does)"
         )
         found.append(
-            f"{looks.runs} studies opened held-out patients of this table, {counted}: a model that was picked as the best of "
+            f"{looks.runs} studies {used} of this table, {counted}: a model that was picked as the best of "
             "them looks better than it is."
         )
     return tuple(found)

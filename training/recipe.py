@@ -235,7 +235,8 @@ def refuse_what_cannot_be_fitted(recipe: Recipe, cohort: Cohort) -> None:
         recipe.robust.robust(recipe.robust.read(), cohort.features.columns, cohort.samples)
     if recipe.harmonise:
         inputs = harmoniser_inputs(recipe.harmonise, cohort)
-        recipe.harmonise.estimator((), inputs).fit(coded_inputs(cohort, inputs).to_numpy())  # without features: only what it refuses
+        # Without features: only what it refuses.
+        recipe.harmonise.estimator((), inputs).fit(coded_inputs(cohort, inputs).to_numpy())
     if recipe.signature:
         fit_signature(recipe.signature, cohort.features, cohort.outcome, cohort.horizon, cohort.patients.to_numpy())
 

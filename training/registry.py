@@ -101,8 +101,12 @@ def _headline(run: dict[str, Any], where: str) -> str:
 
 
 def _of_version(model: dict[str, Any]) -> str:
-    area, concordance = model.get("held_out_roc_auc"), model.get("held_out_c_index")
-    return f"AUC {area}" if area else f"C {concordance}" if concordance else ""
+    """The measure that stands for all; of a model without held-out patients it is out of fold."""
+    for where, note in (("held_out", ""), ("internal", ", out of fold")):
+        area, concordance = model.get(f"{where}_roc_auc"), model.get(f"{where}_c_index")
+        if area or concordance:
+            return f"AUC {area}{note}" if area else f"C {concordance}{note}"
+    return ""
 
 
 def _table(*columns: str) -> Table:

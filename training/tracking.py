@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+    from features.audit import Audit
     from features.cohort import Cohort
     from training.recipe import Recipe
     from training.run import StudyResult
@@ -177,6 +178,11 @@ def artifacts_of(store: Store, run_id: str, wanted: str = "") -> Path:
     if not found.exists():
         raise InputError(f"Run {run_id} has no {wanted or 'files'}; put the folder back where it was, or train the model again.")
     return found
+
+
+def place_of(store: Store, run_id: str, name: str) -> str:
+    """Where an artifact of a run is: a path for a store in a local file, else an address."""
+    return f"{store.client.get_run(run_id).info.artifact_uri}/{name}".removeprefix("file://")
 
 
 def find_run(store: Store, run_id: str) -> Run | None:
@@ -449,11 +455,8 @@ def _write_tables(result: StudyResult, folder: Path) -> None:
     fitted = result.fitted
     patients = sorted(set(result.cohort.patients.loc[result.split.train].astype(str)))
     write_json(folder / "splits.json", {**result.split.as_json(), "train_patients": patients})
-    write_json(folder / "audit.json", result.audit.model_dump(mode="json"))
     write_json(folder / "estimates.json", estimates_json(result))
-    write_json(folder / "schema.json", fitted.schema.model_dump(mode="json"))
-    (folder / "study.yaml").write_text(yaml.safe_dump(result.study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    (folder / "environment.txt").write_text(environment(), encoding="utf-8")
+    write_about(folder, result.study, result.audit, fitted.schema)
     if result.cohort.gene_names is not None:
         result.cohort.gene_names.to_csv(folder / "gene_names.csv", index=False)
     selection = fitted.selection.votes.astype(int).assign(votes=fitted.selection.votes.sum(axis=1))
@@ -472,6 +475,35 @@ def _write_tables(result: StudyResult, folder: Path) -> None:
     result.explanation.values.rename_axis("sample").to_csv(folder / "shap_values.csv")
     result.explanation.importance().rename_axis("feature").to_csv(folder / "shap_importance.csv")
     write_json(folder / "shap.json", {"base_value": result.explanation.base_value, "unit": "probability of the event"})
+
+
+def write_about(folder: Path, study: StudyBase, found: Audit, schema: FeatureSchema) -> None:
+    """Write what every run has: the study, what was found in its table, what the model takes, and what is installed."""
+    write_json(folder / "audit.json", found.model_dump(mode="json"))
+    write_json(folder / "schema.json", schema.model_dump(mode="json"))
+    (folder / "study.yaml").write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    (folder / "environment.txt").write_text(environment(), encoding="utf-8")
+
+
+def write_split_of_everyone(folder: Path, cohort: Cohort) -> None:
+    """Write down that a model, judged out of fold, was learnt from all patients."""
+    samples, patients = [str(one) for one in cohort.samples], sorted(map(str, cohort.patients))
+    write_json(folder / "splits.json", {"train": samples, "test": [], "train_patients": patients})
+
+
+def run_json(study: StudyBase, cohort: Cohort, recorded: Recorded, uri: str) -> dict[str, Any]:
+    """What ``hypoxia train --json`` says of every run."""
+    return {
+        "run_id": recorded.run_id,
+        "study": study.name,
+        "fingerprint": study.fingerprint,
+        "data_hash": cohort.data_hash,
+        "tracking_uri": uri,
+        "model": {"name": recorded.model, "version": recorded.version},
+        "samples": len(cohort.samples),
+        "patients": int(cohort.patients.nunique()),
+        "events": int(cohort.y.sum()),
+    }
 
 
 def _out_of_fold(result: StudyResult) -> pd.DataFrame:

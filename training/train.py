@@ -30,7 +30,7 @@ from training.report import warnings_of
 from training.resume import UnfinishedRun
 from training.run import StudyResult, draw_held_out, load_cohorts, run, with_probes_of_development
 from training.terminal import TerminalProgress, print_baselines, print_result, print_sequences
-from training.tracking import Recorded, Store, estimates_json, open_existing, open_store, plain, record, started_run
+from training.tracking import Recorded, Store, estimates_json, open_existing, open_store, plain, record, run_json, started_run
 from training.workers import Workers
 
 
@@ -115,15 +115,7 @@ def described(result: StudyResult, recorded: Recorded, uri: str) -> dict[str, An
     """A result as one JSON object."""
     fitted = result.fitted
     return {
-        "run_id": recorded.run_id,
-        "study": result.study.name,
-        "fingerprint": result.study.fingerprint,
-        "data_hash": result.cohort.data_hash,
-        "tracking_uri": uri,
-        "model": {"name": recorded.model, "version": recorded.version},
-        "samples": len(result.cohort.samples),
-        "events": int(result.cohort.y.sum()),
-        "patients": int(result.cohort.patients.nunique()),
+        **run_json(result.study, result.cohort, recorded, uri),
         **estimates_json(result),
         "selected_features": list(fitted.selection.selected),
         "votes_used": fitted.selection.votes_used,

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from features.bundle import CompositeCard, ModelBundle, ModelCard, Part, ScoreCard, save_bundle
 from features.composite import CompositeScore
@@ -31,14 +30,15 @@ from training.tracking import (
     Recorded,
     Store,
     called_of,
-    environment,
     log_numbers,
     register,
     reported_versions,
     shuffled_quantiles,
     three,
+    write_about,
     write_figures,
     write_json,
+    write_split_of_everyone,
 )
 
 
@@ -221,14 +221,10 @@ def _parameters(result: CompositeResult) -> dict[str, str]:
 
 
 def _write_tables(result: CompositeResult, folder: Path) -> None:
-    cohort, samples = result.cohort, [str(one) for one in result.cohort.samples]
-    predictions = result.evaluation.predictions
-    write_json(folder / "splits.json", {"train": samples, "test": [], "train_patients": sorted(map(str, cohort.patients))})
-    write_json(folder / "audit.json", result.audit.model_dump(mode="json"))
+    predictions, samples = result.evaluation.predictions, [str(one) for one in result.cohort.samples]
+    write_split_of_everyone(folder, result.cohort)
+    write_about(folder, result.study, result.audit, _schema(result))
     write_json(folder / "composite.json", composite_json(result))
-    write_json(folder / "schema.json", _schema(result).model_dump(mode="json"))
-    (folder / "study.yaml").write_text(yaml.safe_dump(result.study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    (folder / "environment.txt").write_text(environment(), encoding="utf-8")
     predictions.to_csv(folder / "predictions_internal.csv", index=False)
     typical = result.chosen.out_of_fold.typical
     predictions[predictions["repeat"] == typical].to_csv(folder / "predictions.csv", index=False)

@@ -18,7 +18,7 @@ from training.composite.run import CompositeResult, refuse_what_cannot_be_joined
 from training.composite.study import ColumnBiomarker, CompositeStudy, HypoxicFractionBiomarker, ModelBiomarker
 from training.console import say, stderr_console
 from training.terminal import TerminalProgress, print_recorded
-from training.tracking import open_existing, open_store, plain, started_run
+from training.tracking import open_existing, open_store, plain, run_json, started_run
 
 
 def train_composite(study: CompositeStudy, uri: str) -> dict[str, Any]:
@@ -37,15 +37,7 @@ def train_composite(study: CompositeStudy, uri: str) -> dict[str, Any]:
     console.print(RESEARCH_USE_ONLY, style="bold")
     return plain(
         {
-            "run_id": recorded.run_id,
-            "study": study.name,
-            "fingerprint": study.fingerprint,
-            "data_hash": result.cohort.data_hash,
-            "tracking_uri": uri,
-            "model": {"name": recorded.model, "version": recorded.version},
-            "samples": len(result.cohort.samples),
-            "patients": result.cohort.patients.nunique(),
-            "events": int(result.cohort.y.sum()),
+            **run_json(study, result.cohort, recorded, uri),
             **composite_json(result),
             "warnings": list(warnings_of(result)),
             "seconds": round(result.seconds, 2),

@@ -50,13 +50,14 @@ def correlate(study: Path, out: Path, force: bool, tracking_uri: str | None, as_
 
     \b
     genes          SAM (permutations of the groups) and limma's moderated t; two groups, or each against the rest
-    gene sets      GSEA by signal to noise, and ssGSEA in each patient; local GMT files only
+    gene sets      GSEA by signal to noise, and a score in each patient (z scores, or ssGSEA); local GMT files only
     mutations      Fisher's exact test of every gene, and of every gene set as a pathway
     surroundings   stromal and immune scores of ESTIMATE, where the table has their genes
     proteins       ordinal scores, by Mann-Whitney's or Kruskal and Wallis's test
 
-    Every table has a false discovery rate of its own. A group of fewer than four patients is refused. The folder has the tables
-    (CSV), pictures (PNG), summary.json and report.html, one page that holds it all. The same study gives the same numbers.
+    Every table has a false discovery rate of its own; several groups, each compared with the rest, share that of the genes. A
+    group of fewer than four patients is refused. The folder has the tables (CSV), pictures (PNG), summary.json and report.html,
+    one page that holds it all. The same study gives the same numbers.
     """
     from features.store import tracking_uri as store_address
     from training.console import say, stderr_console

@@ -144,8 +144,11 @@ def _of_table(grouping: TableGrouping, folder: Path) -> pd.Series:
                 f"Column {name!r} (grouping.{key}) is not in {path.name}{did_you_mean(name, list(table.columns))}; name one "
                 "that is."
             )
-    known = table[[grouping.patient, grouping.column]].dropna().apply(lambda column: column.str.strip()).drop_duplicates()
+    known = table[[grouping.patient, grouping.column]].dropna().apply(lambda column: column.str.strip())
     known = known[(known != "").all(axis=1)]
+    # Whole numbers of a column with gaps are written with a decimal by many a program.
+    known[grouping.column] = known[grouping.column].str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    known = known.drop_duplicates()
     twice = known.loc[known[grouping.patient].duplicated(), grouping.patient]
     if len(twice):
         raise InputError(f"Patient {twice.iloc[0]!r} is of two groups in {path.name}; give every patient one group.")

@@ -153,17 +153,21 @@ def mutations_of(
             f"No variant is of one of the {len(patients)} patients; {BARCODE} must be a patient's name, or begin with it and a "
             "dash, as in TCGA-AB-1234-01A."
         )
-    there = [one for one in patients if one in set(known["patient"] if sequenced is None else sequenced)]
+    looked_at = set(known["patient"] if sequenced is None else sequenced)
+    there = [one for one in patients if one in looked_at]
     counted = known[(silent | known[CLASS].isin(CHANGING)) & ~known[GENE].isin(NO_GENE) & known["patient"].isin(there)]
     strangers = variants.loc[found.isna(), BARCODE].nunique()
     notes = (
         f"Mutations: {len(there)} of {len(patients)} patients were sequenced"
         + (" (they have a variant in the file; sequenced names a table of all who were)." if sequenced is None else "."),
-        f"Variants counted: {len(counted)} of {len(known)}"
-        + f"; the others {'' if silent else 'leave the protein as it is, or '}are of no gene.",
+        f"Variants counted: {len(counted)} of {len(known)}{_others(silent) if len(counted) < len(known) else ''}.",
         *([f"Samples that are of none of the patients and were left out: {strangers}."] if strangers else []),
     )
     return Mutations(_classes(counted, there), notes)
+
+
+def _others(silent: bool) -> str:
+    return f"; the others {'' if silent else 'leave the protein as it is, or '}are of no gene or of no patient who was sequenced"
 
 
 def mutation_frequencies(
@@ -305,10 +309,11 @@ def _classes(counted: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame:
     each = counted[["patient", GENE, CLASS]].drop_duplicates()
     several = each.duplicated(["patient", GENE], keep=False)
     cells = each.assign(**{CLASS: each[CLASS].mask(several, SEVERAL)}).drop_duplicates()
-    table = cells.pivot_table(index="patient", columns=GENE, values=CLASS, aggfunc="first", fill_value="")
-    table = table.reindex(list(patients), fill_value="")
-    order = (table != "").sum().sort_values(ascending=False, kind="stable").index
-    return table[order].rename_axis(index=None, columns=None)
+    genes, order = pd.Index(cells[GENE].unique()), pd.Index(patients)
+    table = np.full((len(order), len(genes)), "", dtype=object)
+    table[order.get_indexer(pd.Index(cells["patient"])), genes.get_indexer(pd.Index(cells[GENE]))] = cells[CLASS]
+    by_frequency = np.argsort(-(table != "").sum(axis=0), kind="stable")
+    return pd.DataFrame(table[:, by_frequency], index=order, columns=genes[by_frequency])
 
 
 def current_symbols(names: Sequence[str]) -> dict[str, str]:

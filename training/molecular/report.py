@@ -57,8 +57,8 @@ def _of_contrast(one: GeneContrast, correlates: Correlates) -> dict[str, tuple[s
     name, table, fold_change = one.contrast.name, one.sam.table, correlates.settings.fold_change
     drawn: dict[str, tuple[str, Callable[[], Figure]]] = {
         "volcano": (
-            "Genes by how much and how surely they differ; called by SAM",
-            lambda: volcano(table, fold_change=fold_change, title=name),
+            "Genes by how much they differ, and by the p value of the moderated t (SAM's ends at its permutations); called by SAM",
+            lambda: volcano(table.assign(p_value=one.moderated.table["p_value"]), fold_change=fold_change, title=name),
         ),
         "sam": (
             "SAM: statistic of each gene against what permutations make one expect",

@@ -208,12 +208,8 @@ def correlate(
     InputError
         Of one kind of data nothing is of the patients, or a group has it of fewer than four.
     """
-    watched, names = progress or Silence(), group_names(groups)
-    groups = groups.astype(pd.CategoricalDtype(names))
-    known = by_patient(settings, molecules, list(groups.index))
-    for what, table in known.tables.items():
-        refuse_small_groups(groups.reindex(table.index), what, names)
-
+    watched, known = progress or Silence(), known_of_groups(settings, molecules, groups)
+    groups = groups.astype(pd.CategoricalDtype(group_names(groups)))
     genes = _compared_genes(settings, known, groups, rng, watched)
     watched.stage("scores, mutations and proteins by group")
     surroundings = _microenvironment(settings, known.expression)
@@ -231,6 +227,20 @@ def correlate(
         (*known.notes, *dict.fromkeys(note for one in genes for note in one.sam.notes)),
         (*_few_patients(groups, known), *(() if surroundings is None else surroundings.notes)),
     )
+
+
+def known_of_groups(settings: MolecularSettings, molecules: Molecules, groups: pd.Series) -> ByPatient:
+    """What is known of the patients of groups; no group has it of too few to be compared.
+
+    Raises
+    ------
+    InputError
+        Of one kind of data nothing is of the patients, or a group has it of fewer than four.
+    """
+    names, known = group_names(groups), by_patient(settings, molecules, list(groups.index))
+    for what, table in known.tables.items():
+        refuse_small_groups(groups.reindex(table.index), what, names)
+    return known
 
 
 def write_correlates(correlates: Correlates, folder: Path) -> None:

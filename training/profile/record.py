@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from features.bundle import ClusterCard, ModelBundle, ModelCard, ProfileCard, save_bundle
 from features.contract import contract_of
@@ -26,17 +25,18 @@ from training.tracking import (
     Store,
     called_of,
     digests_of_predictions,
-    environment,
     log_numbers,
     register,
     reported_versions,
     shuffled_quantiles,
     three,
+    write_about,
     write_figures,
     write_json,
+    write_split_of_everyone,
 )
 
-CLUSTERS = "clusters.csv"
+CLUSTERS, PAGE = "clusters.csv", "report.html"
 
 
 def record_profile(store: Store, run_id: str, result: ProfileResult) -> Recorded:
@@ -48,7 +48,7 @@ def record_profile(store: Store, run_id: str, result: ProfileResult) -> Recorded
         _write_tables(result, folder)
         write_figures(profile_figures(result), folder / "figures")
         (folder / "summary.md").write_text(summary_text(result), encoding="utf-8")
-        (folder / "report.html").write_text(profile_page(result), encoding="utf-8")
+        (folder / PAGE).write_text(profile_page(result), encoding="utf-8")
         card = profile_card(result, _digests(folder))
         golden = shuffled_quantiles(_learnt(result), result.fitted.schema, GOLDEN_ROWS, study.rng("golden rows"))
         save_bundle(profile_bundle(result, card), folder / "bundle", golden)
@@ -152,14 +152,9 @@ def _parameters(result: ProfileResult) -> dict[str, str]:
 
 
 def _write_tables(result: ProfileResult, folder: Path) -> None:
-    cohort, samples = result.cohort, [str(one) for one in result.cohort.samples]
-    patients = sorted(map(str, cohort.patients))
-    write_json(folder / "splits.json", {"train": samples, "test": [], "train_patients": patients})
-    write_json(folder / "audit.json", result.audit.model_dump(mode="json"))
+    write_split_of_everyone(folder, result.cohort)
+    write_about(folder, result.study, result.audit, result.fitted.schema)
     write_json(folder / "profile.json", profile_json(result))
-    write_json(folder / "schema.json", result.fitted.schema.model_dump(mode="json"))
-    (folder / "study.yaml").write_text(yaml.safe_dump(result.study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    (folder / "environment.txt").write_text(environment(), encoding="utf-8")
     predictions = result.evaluation.predictions
     predictions.to_csv(folder / "predictions_internal.csv", index=False)
     predictions[predictions["repeat"] == 0].to_csv(folder / "predictions.csv", index=False)

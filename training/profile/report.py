@@ -90,12 +90,13 @@ def findings(result: ProfileResult) -> list[tuple[str, str]]:
 def warnings_of(result: ProfileResult) -> tuple[str, ...]:
     """What a reader of the clusters must know."""
     found = [*result.audit.warnings, *result.associations.warnings]
-    shaky = [str(i + 1) for i, jaccard in enumerate(result.stability.table["jaccard"]) if jaccard < DOUBTFUL]
-    if shaky:
-        found.append(
-            f"Cluster {', '.join(shaky)} does not come back when patients are drawn anew (mean Jaccard below {DOUBTFUL:g}) and "
-            "is not to be trusted."
-        )
+    jaccards = zip(result.names, result.stability.table["jaccard"], strict=True)
+    found += [
+        f"{name[0].upper()}{name[1:]} does not come back when patients are drawn anew (mean Jaccard {jaccard:.2f}, below "
+        f"{DOUBTFUL:g}) and is not to be trusted."
+        for name, jaccard in jaccards
+        if jaccard < DOUBTFUL
+    ]
     if result.volume is not None and result.volume.little_more:
         found.append(result.volume.words)
     if result.choice.exploratory:

@@ -14,7 +14,8 @@ from features.cohort import Cohort, load_cohort
 from features.errors import InputError, did_you_mean
 from training.evaluation import Evaluation
 from training.extracting import ensure_extracted
-from training.molecular.run import Correlates, Molecules, correlate, load_molecules
+from training.molecular.molecules import Molecules, load_molecules
+from training.molecular.run import Correlates, correlate, known_of_groups
 from training.profile.associations import Associations, associate
 from training.profile.by_outcome import ChoiceTest, Outcome, choice_permuted, refuse_unnamed
 from training.profile.choice import Criteria, Stability, criteria, stability
@@ -174,7 +175,7 @@ def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData) -> F
     ------
     InputError
         There are fewer patients, or fewer that differ, than clusters; whoever is to say how many clusters there are says one; or
-        the clusters that are to be combined, or the molecules, do not fit them.
+        the clusters that are to be combined, the volume or the molecules do not fit them.
     """
     fitted = fit_profile(study, data.cohort, study.rng("clusters"))
     found = len(fitted.clusters.medoids)
@@ -188,6 +189,9 @@ def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData) -> F
     if data.volume is not None:
         known = np.isfinite(data.volume.to_numpy(dtype=float))
         refuse_volumes(str(data.volume.name), data.volume.to_numpy(dtype=float)[known], fitted.clusters.labels[known])
+    if study.molecular is not None and data.molecules is not None:
+        fared = related(fitted.clusters, outcome_of(data.cohort), study.combine)
+        known_of_groups(study.molecular, data.molecules, groups_of(fared, data.cohort))
     return fitted
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from features.cohort import BinaryEndpoint
 from features.errors import InputError
@@ -34,6 +35,16 @@ class JudgedClusters(Settings):
 
     largest: int = Field(default=6, ge=2, le=20)
     by: Criterion = "silhouette"
+
+
+def _kind_of_number(value: Any) -> str:
+    """Without it a misspelt key would be told to be an integer."""
+    return "judged" if isinstance(value, Mapping | JudgedClusters) else "given"
+
+
+NumberOfClusters = Annotated[
+    Annotated[int, Field(ge=2, le=20), Tag("given")] | Annotated[JudgedClusters, Tag("judged")], Discriminator(_kind_of_number)
+]
 
 
 class ProfileScrutiny(Settings):
@@ -97,7 +108,7 @@ class ProfileStudy(StudyBase):
     kind: Literal["profile"]
     harmonise: Harmoniser | None = None
     clustering: Clustering = Clustering()
-    clusters: Annotated[int, Field(ge=2, le=20)] | JudgedClusters = JudgedClusters()
+    clusters: NumberOfClusters = JudgedClusters()
     combine: Combine = None
     adjust: tuple[str, ...] = ()
     volume: str | None = None

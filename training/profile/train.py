@@ -8,13 +8,13 @@ from rich.console import Console
 
 from features.bundle import RESEARCH_USE_ONLY
 from training.console import say, stderr_console
-from training.profile.record import record_profile
+from training.profile.record import PAGE, record_profile
 from training.profile.report import cluster_table, findings, warnings_of
 from training.profile.run import ProfileResult, load_profile_data, refuse_what_cannot_be_clustered, run_profile
 from training.profile.study import ProfileStudy
 from training.profile.tables import profile_json
 from training.terminal import TerminalProgress, print_recorded
-from training.tracking import open_store, plain, started_run
+from training.tracking import open_store, place_of, plain, run_json, started_run
 
 
 def train_profile(study: ProfileStudy, uri: str) -> dict[str, Any]:
@@ -29,18 +29,11 @@ def train_profile(study: ProfileStudy, uri: str) -> dict[str, Any]:
         recorded = record_profile(store, run_id, result)
     print_profile(console, result)
     print_recorded(console, recorded, store.uri)
+    say(console, "Report", place_of(store, recorded.run_id, PAGE))
     console.print(RESEARCH_USE_ONLY, style="bold")
     return plain(
         {
-            "run_id": recorded.run_id,
-            "study": study.name,
-            "fingerprint": study.fingerprint,
-            "data_hash": result.cohort.data_hash,
-            "tracking_uri": uri,
-            "model": {"name": recorded.model, "version": recorded.version},
-            "samples": len(result.cohort.samples),
-            "patients": result.cohort.patients.nunique(),
-            "events": int(result.cohort.y.sum()),
+            **run_json(study, result.cohort, recorded, uri),
             **profile_json(result),
             "warnings": list(warnings_of(result)),
             "seconds": round(result.seconds, 2),

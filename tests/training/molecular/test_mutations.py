@@ -48,7 +48,7 @@ def test_variants_are_those_of_the_patients_whose_names_begin_their_barcodes(tmp
 def test_it_is_said_who_was_sequenced_and_what_was_left_out(tmp_path: Path) -> None:
     notes = " ".join(mutations_of(read_maf(maf(tmp_path / "v.maf")), PATIENTS).notes)
     assert "3 of 4 patients were sequenced" in notes
-    assert "counted: 4 of 6; the others leave the protein as it is, or are of no gene" in notes
+    assert "counted: 4 of 6; the others leave the protein as it is, or are of no gene or of no patient" in notes
     assert "none of the patients and were left out: 1" in notes
 
 
