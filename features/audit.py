@@ -160,6 +160,8 @@ def outcome_like(frame: pd.DataFrame, cohort: Cohort) -> pd.Series:
         return _strongest(areas)
     early = (cohort.times < cohort.horizon).to_numpy()
     of_event = _strongest(single_feature_auc(frame[early], cohort.y[early]).fillna(areas))
+    if cohort.times.nunique() < 2:  # which nothing correlates with
+        return of_event
     of_times = frame.corrwith(cohort.times, method="spearman").abs()
     return pd.concat([of_event, of_times[of_times > TIME_LIKE_CORRELATION].drop(of_event.index, errors="ignore")])
 

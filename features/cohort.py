@@ -352,6 +352,10 @@ def _assemble(
     notes = (*frame.attrs.get("notes", ()), *labelling.notes)
     if not known.all():
         notes += (f"{(~known).sum()} of {len(known)} samples{where} have no outcome and were left out.",)
+    if known.sum() == 1:
+        raise InputError(
+            f"The table{where} has one sample with an outcome; there is nothing to learn from a single one: add more."
+        )
     frame, labels = frame.loc[known], labelling.labels[known].astype(int)
     times, competing = (None if one is None else one[known] for one in (labelling.times, labelling.competing))
     patient = settings.patient or next((one.patient for one in records if one.patient in frame.columns), None)

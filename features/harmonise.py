@@ -465,8 +465,7 @@ class SiteAlignment(_Harmonising):
             )
         if self.reference is not None and self.reference not in self.sites_:
             raise InputError(
-                f"Site {self._name(self.reference)!r} (harmonise.reference) has no sample in a training part; "
-                "name a larger site."
+                f"Site {self._name(self.reference)!r} (harmonise.reference) has no sample in a training part; name a larger site."
             )
 
     def _standardise(self, features: np.ndarray, codes: np.ndarray) -> None:

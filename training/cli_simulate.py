@@ -57,6 +57,11 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obje
 @click.option(
     "--expression-effect", type=float, help="Log2 difference of the linked genes in cluster 3; 0: none.  [profile; default: 1.2]"
 )
+@click.option(
+    "--world",
+    type=int,
+    help="What features show, and in which units; another seed of one world is another hospital.  [profile; default: 0]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Another seed draws other patients.")
 @click.option(
     "--out",
@@ -76,6 +81,7 @@ def simulate(kind: str, out: Path, seed: int, force: bool, as_json: bool, **give
     hypoxia simulate --kind profile --out profile.csv       clusters, scanners, genes, mutations and proteins
     hypoxia simulate --kind profile --scanner-effect 0      the same patients, had all been imaged alike
     hypoxia simulate --kind profile --separation 0          no clusters: do they differ in outcome all the same?
+    hypoxia simulate --kind profile --seed 8                another hospital with the same kinds of tumour
 
     COMPOSITE: two biomarkers. The default is of the size of the study of cervical cancer: 118 patients, about 41 events in 60
     months. Columns: patient, hypoxic_fraction (0 to 1), gene_score (standard deviations), stage, age, pfs_months, progressed.

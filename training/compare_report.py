@@ -277,7 +277,11 @@ def _kind_of_methods(found: Comparison) -> tuple[str, ...]:
         "Uno's C, the AUC and the Brier score weigh patients by the inverse chance of not being censored. The calibration slope "
         "is that of a Cox regression on the complementary log-log of the predicted risk; observed over expected takes the risk "
         "by the horizon after Kaplan and Meier.",
-        *(("Out of fold, concordance and AUC are means over the folds.",) if True in _out_of_fold(found) else ()),
+        *(
+            ("Out of fold, concordance and AUC are means over the folds.",)
+            if True in _out_of_fold(found) and not found.table
+            else ()
+        ),
     )
 
 

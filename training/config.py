@@ -237,7 +237,8 @@ def _first_fault(error: ValidationError, content: Mapping[str, Any], kind: type[
         return f"{where} is of unknown kind {tag!r}{did_you_mean(tag, kinds)}; known: {', '.join(kinds)}. See `hypoxia schema`."
     value = "" if isinstance(fault["input"], Mapping | list | tuple) else f" (it is {fault['input']!r})"
     wanted = dict.fromkeys(_in_words(other) for other in faults if _as_written(other, content) == where)
-    return f"{where or 'a key'}{value}: {' or '.join(wanted).replace(' or should be ', ' or ')}. See `hypoxia schema`."
+    words = " or ".join(wanted).replace(" or should be ", " or ")
+    return f"{where}{value}: {words}. See `hypoxia schema`." if where else f"{words}. See `hypoxia schema`."
 
 
 def _in_words(fault: Any) -> str:

@@ -83,6 +83,9 @@ class ProfileSimulationSettings(Settings):
         Difference of the linked genes in cluster 3, in log2 units; 0 for none.
     horizon : float
         Months after which follow-up ends.
+    world : int
+        What is drawn once for all cohorts: which features show clusters and scanners, how, and in which units. The same world
+        with another seed is another hospital.
     """
 
     n: int = Field(default=132, ge=30, le=20_000)
@@ -92,6 +95,7 @@ class ProfileSimulationSettings(Settings):
     cluster_effect: float = Field(default=4.0, gt=0, le=50)
     expression_effect: float = Field(default=1.2, ge=-5, le=5)
     horizon: float = Field(default=60, ge=1, allow_inf_nan=False)
+    world: int = Field(default=0, ge=0)
 
 
 class ProfileTruth(Settings):
@@ -325,21 +329,24 @@ def _clinical(worst: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
 def _features(
     settings: ProfileSimulationSettings, clusters: np.ndarray, scanner: pd.Series, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
-    """Features in units of their own, and the names of those that show clusters, scanner and size."""
-    described = _described()
+    """Features in units of their own, and the names of those that show clusters, scanner and size.
+
+    What features show, and in which units, is the same in every cohort of a world; `rng` draws the patients.
+    """
+    described, world = _described(), np.random.default_rng([settings.world, 0])
     names = np.array([one.name for one in described])
     size = np.array([SIZE.search(name) is not None for name in names])
     blocks, block = np.unique([f"{one.sequence} {one.family}" for one in described], return_inverse=True)
-    loadings = rng.choice([-1, 1], len(names)) * rng.uniform(0.5, 0.9, len(names))
-    in_clusters = ~size & (rng.random(len(names)) < CLUSTER_SHARE)
-    of_scanner = np.array([one.family != "shape" for one in described]) & (rng.random(len(names)) < SCANNER_SHARE)
+    loadings = world.choice([-1, 1], len(names)) * world.uniform(0.5, 0.9, len(names))
+    in_clusters = ~size & (world.random(len(names)) < CLUSTER_SHARE)
+    of_scanner = np.array([one.family != "shape" for one in described]) & (world.random(len(names)) < SCANNER_SHARE)
     texture = _correlated(loadings, block, len(clusters), rng)
-    texture += settings.separation * in_clusters * _cluster_means(clusters, loadings, block, len(blocks), rng)
+    texture += settings.separation * in_clusters * _cluster_means(clusters, loadings, block, len(blocks), world)
     volume = rng.normal(size=len(clusters))
     share = np.where(names == VOLUME, 1.0, np.where(size, SIZE_CORRELATION, 0.0))
     values = share * volume[:, None] + np.sqrt(1 - share**2) * texture
-    values += settings.scanner_effect * of_scanner * _scanner_means(scanner, len(names), rng)
-    table = pd.DataFrame(_in_units(values, rng), columns=names)
+    values += settings.scanner_effect * of_scanner * _scanner_means(scanner, len(names), world)
+    table = pd.DataFrame(_in_units(values, world), columns=names)
     table[VOLUME] = np.exp(10 + 0.8 * volume)  # mm3: a median of 22 ml
     shown = {"cluster_features": in_clusters, "scanner_features": of_scanner, "size_features": size}
     return table, {key: tuple(names[chosen].tolist()) for key, chosen in shown.items()}
@@ -372,8 +379,9 @@ def _in_units(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _expression(settings: ProfileSimulationSettings, worst: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
     """Genes that vary on their own, the less the more they are expressed."""
-    mean = rng.uniform(4, 12, GENES)
-    sd = np.clip(0.6 - 0.04 * (mean - 4) + rng.normal(0, 0.05, GENES), 0.15, 0.65)
+    world = np.random.default_rng([settings.world, 1])
+    mean = world.uniform(4, 12, GENES)
+    sd = np.clip(0.6 - 0.04 * (mean - 4) + world.normal(0, 0.05, GENES), 0.15, 0.65)
     values = mean + sd * rng.normal(size=(len(worst), GENES))
     values[:, : len(LINKED_GENES)] += settings.expression_effect * worst[:, None]
     return pd.DataFrame(values.round(4), columns=list(_genes()))

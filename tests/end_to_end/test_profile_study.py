@@ -199,9 +199,9 @@ def two_apart(table: pd.DataFrame) -> pd.DataFrame:
 ROWS = {"source": {"kind": "table", "path": "grouped.csv", "sample": "row"}, "patient": "patient"}
 MOLECULAR = {"mutations": "few.maf"}
 MISTAKES: dict[str, tuple[pd.DataFrame, dict[str, Any], str]] = {
-    "one patient": (grouped(1).assign(relapse=1, months=20.0), {}, "No feature varies: every column holds one value"),
+    "one patient": (grouped(1).assign(relapse=1, months=20.0), {}, "has one sample with an outcome"),
     "two identical patients": (alike(grouped(9)), {"clusters": 2}, "No feature varies: every column holds one value"),
-    "fewer different patients than clusters": (copied(grouped(9)), {"clusters": 4}, "3 different"),
+    "fewer different patients than clusters": (copied(grouped(9)), {"clusters": 4}, "9 patients of whom no 4 differ"),
     "a column without a value": (grouped(30).assign(g05=np.nan), {}, "Feature 'g05' has no value in any patient"),
     "more clusters than patients": (
         grouped(12).head(5).assign(relapse=[1, 0, 1, 0, 1]),
@@ -221,7 +221,18 @@ MISTAKES: dict[str, tuple[pd.DataFrame, dict[str, Any], str]] = {
     "more folds than events": (
         grouped(30).assign(relapse=(np.arange(30) < 3).astype(int), months=np.arange(30) + 20.0),
         {"evaluation": {"folds": 5, "repeats": 1}},
-        "5 folds",
+        "The event happened to 3 patients, fewer than the 5 folds (evaluation.folds)",
+    ),
+    "fewer patients in a fold than clusters": (grouped(9), {"clusters": 8}, "8 clusters cannot be made of the 6 patients that"),
+    "a scanner of one patient": (
+        grouped(60).assign(scanner=lambda table: table["scanner"].where(table.index != 4, "D")),
+        {"harmonise": {"kind": "regression"}},
+        "'scanner' is 'D' only in patients whom a fold of the cross-validation leaves out",
+    ),
+    "a site of two patients": (
+        grouped(60).assign(site=lambda table: table["site"].where(table.index > 1, "small")),
+        {"harmonise": {"kind": "combat"}, "cohort": {"site": "site", "drop": []}},
+        "'small'",
     ),
     "a protocol with a gap": (
         grouped(30).assign(echo_time=lambda table: table["echo_time"].where(table.index != 4)),

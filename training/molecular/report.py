@@ -57,7 +57,7 @@ def _of_contrast(one: GeneContrast, correlates: Correlates) -> dict[str, tuple[s
     name, table, fold_change = one.contrast.name, one.sam.table, correlates.settings.fold_change
     drawn: dict[str, tuple[str, Callable[[], Figure]]] = {
         "volcano": (
-            "Genes by how much they differ, and by the p value of the moderated t (SAM's ends at its permutations); called by SAM",
+            "Genes by how much they differ and by the p value of the moderated t, since SAM's ends at its permutations",
             lambda: volcano(table.assign(p_value=one.moderated.table["p_value"]), fold_change=fold_change, title=name),
         ),
         "sam": (

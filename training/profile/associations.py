@@ -245,7 +245,7 @@ def fisher(counts: np.ndarray, rng: np.random.Generator) -> Difference:
     small = counts.shape == (2, 2)
     method = None if small else MonteCarloMethod(n_resamples=RANDOM_TABLES, rng=rng)
     test = "Fisher's exact" if small else f"Fisher's exact ({RANDOM_TABLES} random tables)"
-    p_value = float(fisher_exact(counts, method=method).pvalue)
+    p_value = np.asarray(fisher_exact(counts, method=method).pvalue).item()  # the random tables give an array of one
     return Difference(test, np.nan, np.nan, p_value, _cramers_v(counts), "Cramer's V", chi_square(counts).p_value)
 
 

@@ -184,7 +184,7 @@ def refuse_unfit(cohort: Cohort) -> None:
     Raises
     ------
     InputError
-        A patient has several rows, and so would be in several clusters; there is one patient; or a feature has no value.
+        A patient has several rows, and so would be in several clusters; or a feature has no value.
     """
     twice = cohort.patients[cohort.patients.duplicated()]
     if len(twice):
@@ -192,8 +192,6 @@ def refuse_unfit(cohort: Cohort) -> None:
             f"Patient {twice.iloc[0]!r} has several rows; a profile is of one row per patient: take their mean or their largest "
             "tumour, and name the patient once."
         )
-    if len(cohort.samples) < 2:
-        raise InputError("There is one patient with an outcome; profiles need patients to tell apart: collect more.")
     empty = cohort.features.columns[cohort.features.isna().all()]
     if len(empty):
         more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""

@@ -23,7 +23,7 @@ from training.profile.model import FittedProfile, clusterings, fit_profile, outc
 from training.profile.outcome import ClusterOutcome, related
 from training.profile.ranking import Ranking, VolumeRelation, rank_features, refuse_volumes, volume_relation
 from training.profile.study import JudgedClusters, ProfileStudy
-from training.profile.validation import cross_validated
+from training.profile.validation import cross_validated, refuse_folds_that_cannot_be_learnt
 from training.progress import Progress, Silence
 
 # As many clusters are judged at least, whoever chooses: as the paper did.
@@ -175,7 +175,8 @@ def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData) -> F
     ------
     InputError
         There are fewer patients, or fewer that differ, than clusters; whoever is to say how many clusters there are says one; or
-        the clusters that are to be combined, the volume or the molecules do not fit them.
+        the clusters that are to be combined, the volume or the molecules do not fit them; or a fold of the cross-validation
+        cannot be learnt.
     """
     fitted = fit_profile(study, data.cohort, study.rng("clusters"))
     found = len(fitted.clusters.medoids)
@@ -186,6 +187,7 @@ def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData) -> F
             "(clusters.by), or give a number of clusters to describe them all the same."
         )
     refuse_unnamed(study.combine, found)
+    refuse_folds_that_cannot_be_learnt(study, data.cohort, study.rng("cross-validation"))
     if data.volume is not None:
         known = np.isfinite(data.volume.to_numpy(dtype=float))
         refuse_volumes(str(data.volume.name), data.volume.to_numpy(dtype=float)[known], fitted.clusters.labels[known])

@@ -187,3 +187,10 @@ def test_one_cluster_is_no_profile(tmp_path: Path) -> None:
     study, data = loaded(tmp_path, grouped(60, apart=0.0), clusters={"largest": 4, "by": "gap"})
     with pytest.raises(InputError, match=r"By the gap there is one cluster: no profiles are told apart from chance\. Name"):
         refuse_what_cannot_be_clustered(study, data)
+
+
+def test_as_many_clusters_as_patients_allow_are_compared_all_the_same(tmp_path: Path) -> None:
+    """Tables of few patients by many clusters are tested by random tables."""
+    result = ran(tmp_path, grouped(30, seed=3), clusters=8)
+    assert "random tables" in " ".join(result.associations.table["test"])
+    assert result.associations.table["p_value"].between(0, 1).all()
