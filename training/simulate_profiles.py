@@ -201,7 +201,9 @@ def simulate_profiles(
     clusters = of_patients.permutation(_apportioned(settings.n, CLUSTER_SHARES)) + 1
     protocols = _protocols(clusters, of_patients)
     clinical = _clinical(clusters == WORST, of_patients)
-    patients = pd.Series(patient_names(settings.n), name="patient")
+    # Of another hospital: a model is not judged on patients who bear the names of those whom it learnt from.
+    hospital = "" if seed is None else f"H{seed}"
+    patients = pd.Series([f"{hospital}{name}" for name in patient_names(settings.n)], name="patient")
     features, shown = _features(settings, clusters, protocols["scanner"], of_features)
     stage = clinical["stage"].map(STAGES.index).to_numpy()
     log_hazard = (clusters == WORST) * log(settings.cluster_effect) + stage * log(STAGE_EFFECT)
