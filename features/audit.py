@@ -64,8 +64,8 @@ class Audit(Settings):
         if self.duplicate_rows:
             count = sum(len(group) for group in self.duplicate_rows)
             found.append(
-                f"{count} samples have the same features as another sample of a different patient (first group: "
-                f"{_names(self.duplicate_rows[0])}): a copy on both sides of a split makes estimates too good. "
+                f"{count} samples have the same features as another sample of a different patient (audit.json and `hypoxia check "
+                "--json` name them): a copy on both sides of a split makes estimates too good. "
                 "Remove copies, or say whose they are with cohort.patient."
             )
         return tuple(found)

@@ -69,7 +69,8 @@ def _of_contrast(one: GeneContrast, correlates: Correlates) -> dict[str, tuple[s
     }
     if one.enrichment is None:
         return drawn
-    sets, rate = one.enrichment.table, one.false_discovery
+    table_of_sets, rate = one.enrichment.table, one.false_discovery
+    sets = table_of_sets.assign(q_value=table_of_sets[["q_value", "group_q_value"]].max(axis=1))
     drawn["gene_sets"] = (
         "Gene sets that are furthest from zero (GSEA)",
         lambda: enrichment_summary(sets, false_discovery=rate, title=name),
@@ -83,7 +84,8 @@ def _running(one: GeneContrast, named: str) -> Callable[[], Figure]:
     def draw() -> Figure:
         assert one.enrichment is not None  # noqa: S101 - asked of contrasts with gene sets alone
         found = one.enrichment
-        es, nes, q_value = (float(found.table[column].to_dict()[named]) for column in ("es", "nes", "q_value"))
+        es, nes, of_sets, of_groups = (found.table[name].to_dict()[named] for name in ("es", "nes", "q_value", "group_q_value"))
+        q_value = max(of_sets, of_groups)
         running, hits, metric = found.running_sum(named), found.hits(named), found.ranking.to_numpy()
         return enrichment_plot(running, hits, es, nes, q_value, named, metric=metric, group=one.contrast.group)
 
@@ -128,8 +130,9 @@ def _contrast(one: GeneContrast, correlates: Correlates) -> Section:
     if one.enrichment is not None:
         tables.append(("Gene sets, by normalised enrichment score", _with_short_edges(one.enrichment.table)))
         paragraphs.append(
-            "Gene sets are compared with random sets of as many genes. Genes that vary together make a set look more enriched "
-            "than it is: read these rates as a ranking."
+            "Gene sets are compared with random sets of as many genes (q_value) and with random groups of patients "
+            "(group_q_value): genes that vary together stand out among random sets even in noise. Enriched is what stands out in "
+            "both; pictures show the larger q."
         )
     drawn = _of_contrast(one, correlates)
     figures = tuple((caption, draw()) for caption, draw in drawn.values())

@@ -59,7 +59,7 @@ class GeneContrast:
     @property
     def enriched(self) -> pd.DataFrame | None:
         """Gene sets that are enriched at the rate."""
-        return None if self.enrichment is None else self.enrichment.table.query(f"q_value <= {self.false_discovery}")
+        return None if self.enrichment is None else self.enrichment.firm(self.false_discovery)
 
     @property
     def slug(self) -> str:
@@ -340,13 +340,16 @@ def _few_patients(groups: pd.Series, known: ByPatient) -> tuple[str, ...]:
 
 def _contrast_words(one: GeneContrast) -> list[str]:
     called, higher = list(one.called.index), int((one.called["difference"] > 0).sum())
+    by_median = int((one.sam.table["median_q_value"] <= one.false_discovery).sum())
     found = [
-        f"{one.contrast.name}: {len(called)} of {len(one.sam.table)} genes differ at a false discovery rate of {one.rate} (SAM): "
-        f"{higher} higher, {len(called) - higher} lower{_first(called)}"
+        f"{one.contrast.name}: {len(called)} of {len(one.sam.table)} genes differ, {higher} higher and {len(called) - higher} lower "
+        f"in {one.contrast.group}; with 95% certainty at most {one.rate} of them falsely (SAM; {by_median} by its median rate){_first(called)}"
     ]
     if one.enrichment is not None and one.enriched is not None:
         sets = [f"{name} (NES {nes:.2f})" for name, nes in one.enriched["nes"].items()]
-        share = f"{len(sets)} of {len(one.enrichment.table)} gene sets enriched at {one.rate} (GSEA)"
+        share = (
+            f"{len(sets)} of {len(one.enrichment.table)} gene sets enriched at {one.rate} (GSEA, among random sets and groups)"
+        )
         found.append(f"{one.contrast.name}: {share}{_first(sets)}")
     return found
 
@@ -367,7 +370,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _contrast_json(one: GeneContrast) -> dict[str, Any]:
-    sets = None if one.enrichment is None else one.enrichment.table[["nes", "q_value"]].to_dict("index")
+    sets = None if one.enrichment is None else one.enrichment.table[["nes", "q_value", "group_q_value"]].to_dict("index")
     return {
         "name": one.contrast.name,
         "false_discovery": one.false_discovery,

@@ -41,7 +41,8 @@ class Sam:
         ``fold_change``: 2 to that power; ``s``: its standard error; ``d``: difference / (s + s0); ``expected``: mean over
         permutations of the d of this rank; ``p_value``: of d among the permuted d of all genes, two-sided; ``q_value``: the
         lowest `fdr_bound` of a delta at which the gene is called, 1 where there is none; ``median_q_value``: the same of
-        `median_fdr`, which is SAM's own; ``called``: q_value at most the false discovery rate asked for.
+        `median_fdr`, which is SAM's own rate (over these deltas; samr's q is over a finer grid); ``called``: q_value at most the
+        false discovery rate asked for.
     s0 : float
         Constant that keeps genes with a small spread from winning, in units of s.
     pi0 : float
