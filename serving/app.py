@@ -122,7 +122,9 @@ class Answerers:
         """Make the first answers and explanations as quick as all others."""
         for name in list(self._predictors):
             try:
-                self.of(name).predictor.explainer.warm()
+                explainer = self.of(name).predictor.explainer
+                if explainer is not None:
+                    explainer.warm()
             except Exception as error:  # noqa: BLE001 - nobody asked yet; whoever does is told
                 logger.error("Explanations of %s could not be made ready (%s).", name, type(error).__name__)
 

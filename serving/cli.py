@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from serving.explainer import Explanation
+    from features.table import FeatureSchema
+    from serving.explainer import Explainer, Explanation
     from serving.loader import LoadedModel
     from serving.predictor import Predictor
     from serving.shelf import Shelf, Shelved
 
 _model = click.option("--model", required=True, metavar="NAME[@ALIAS|:VERSION]", help="The registered model.")
 _store = click.option("--tracking-uri", "uri", metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else ./mlruns.")
+# Features that a command to try, printed on a terminal, has room for.
+MOST_IN_EXAMPLE = 12
+
 _machine = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
@@ -41,7 +45,7 @@ _machine = click.option("--json", "as_json", is_flag=True, help="Print one JSON 
 @_model
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV to write; default: stdout.")
 @click.option("--sample", metavar="COLUMN", help="Column that names a row; default: the first that can, else the row's number.")
-@click.option("--explain", is_flag=True, help="SHAP values too: in the --json object, or beside --output as NAME.shap.csv.")
+@click.option("--explain", is_flag=True, help="SHAP values too: in the --json object, or beside --output as NAME.shap.csv. A profile has none.")
 @_store
 @_machine
 def predict(
@@ -65,9 +69,10 @@ def predict(
     if explain and output is None and not as_json:
         raise InputError("SHAP values need a place: name a file with --output, or ask for one object with --json.")
     predictor = Predictor(_load(model, uri))
+    explainer = _explainer(predictor) if explain else None
     frame, column = _read_samples(predictor, table, sample)
     scored = _score_frame(predictor, frame, column)
-    explained = predictor.explainer.explain_all(predictor.matrix_of_table(frame)) if explain else []
+    explained = [] if explainer is None else explainer.explain_all(predictor.matrix_of_table(frame))
     if output is not None:
         write_whole(output, scored.to_csv(index=False))
         if explained:
@@ -160,6 +165,15 @@ def score_file(predictor: Predictor, table: Path, sample: str | None) -> pd.Data
         Columns ``sample, probability, label, threshold, model, version, out_of_distribution``.
     """
     return _score_frame(predictor, *_read_samples(predictor, table, sample))
+
+
+def _explainer(predictor: Predictor) -> Explainer:
+    if predictor.explainer is None:
+        raise InputError(
+            f"{predictor.loaded.name} assigns patients to clusters and has no SHAP values; leave out --explain, and ask the "
+            "endpoint (hypoxia serve) which features decided."
+        )
+    return predictor.explainer
 
 
 def _shap_table(explained: Sequence[Explanation], samples: pd.Series) -> pd.DataFrame:
@@ -316,14 +330,25 @@ def _welcome(shelf: Shelf, served: tuple[Shelved, ...], url: str) -> str:
 
     first = served[0]
     schema = FeatureSchema.model_validate_json((shelf.path(first.current) / "schema.json").read_text(encoding="utf-8"))
-    example = {feature.name: feature.levels[0] if feature.levels else 0.0 for feature in schema.features}
-    body = shlex.quote(json.dumps({"rows": [{"id": "a", "features": example}]}))
     model = f"{url}/v1/models/{quote(first.name)}"
     listed = ", ".join(f"{one.name}:{one.current.version}" for one in served)
     return (
         f"Serving {listed} at {url} until Ctrl-C. Try {first.name} ({len(schema.names)} features), with values of yours:\n"
-        f"  curl {model}/predict -H 'content-type: application/json' -d {body}\n{RESEARCH_USE_ONLY}"
+        f"  curl {model}/predict -H 'content-type: application/json' -d {shlex.quote(_example(schema))}\n"
+        + (f"All its features: {model}/schema, or \"Template CSV\" of the page at {url}/\n" if _is_wide(schema) else "")
+        + RESEARCH_USE_ONLY
     )
+
+
+def _is_wide(schema: FeatureSchema) -> bool:
+    return len(schema.names) > MOST_IN_EXAMPLE
+
+
+def _example(schema: FeatureSchema) -> str:
+    """A body to ask with; of many features the first two only, to show its form."""
+    shown = schema.features[:2] if _is_wide(schema) else schema.features
+    body = json.dumps({"rows": [{"id": "a", "features": {one.name: one.levels[0] if one.levels else 0.0 for one in shown}}]})
+    return body.removesuffix("}}]}") + ", ...}}]}" if _is_wide(schema) else body
 
 
 def _absolute(uri: str) -> str:

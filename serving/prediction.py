@@ -343,14 +343,17 @@ class Answerer:
         return replace(judged, refused=refused)
 
     async def _explained(self, judged: Judged) -> dict[int, Explanation]:
+        explainer = self.predictor.explainer
+        if explainer is None:
+            return {}
         if self._explanations >= MOST_EXPLAINING:
             raise BusyError
-        loop, explain = asyncio.get_running_loop(), self.predictor.explainer.explain
+        loop = asyncio.get_running_loop()
         self._explanations += 1
         try:
             # Row by row: whoever gave up stops here, and a short request need not wait for the whole of a long one.
             return {
-                number: await loop.run_in_executor(self._explaining, explain, judged.matrix[place])
+                number: await loop.run_in_executor(self._explaining, explainer.explain, judged.matrix[place])
                 for number, place in judged.scored
             }
         finally:

@@ -257,11 +257,15 @@ class Predictor:
         return min(self._seconds(row) for _ in range(4))
 
     @cached_property
-    def explainer(self) -> Explainer:
-        """Explains single rows of this model."""
+    def explainer(self) -> Explainer | None:
+        """Explains single rows of this model; None for a profile.
+
+        A profile's risk is a step from cluster to cluster: SHAP values of it are noise beside what decided the cluster, which
+        `Placement` answers exactly.
+        """
         from serving.explainer import Explainer
 
-        return Explainer(self.loaded.bundle)
+        return Explainer(self.loaded.bundle) if self.profile is None else None
 
     def predict(self, rows: Rows) -> list[Scored]:
         """Score rows of exactly the model's features, keys in any order.

@@ -89,7 +89,10 @@ class PredictRequest(RequestOptions):
 
     rows: list[Row] = Field(min_length=1, max_length=MOST_ROWS, description=f"1 to {MOST_ROWS} samples.")
     explain: bool = Field(
-        default=False, strict=True, description=f"Whether SHAP values are answered too; at most {MOST_EXPLAINED} samples then."
+        default=False,
+        strict=True,
+        description=f"Whether SHAP values are answered too; at most {MOST_EXPLAINED} samples then. A profile has none: what "
+        "decided the cluster is answered, exactly, whether asked for or not (`profile.deciding`).",
     )
 
 
@@ -222,7 +225,9 @@ class ProfileAnswer(Settings):
     )
     limit: float = Field(ge=0.0, description="Distance from its cluster beyond which the row is unlike any cluster.")
     deciding: list[DecidingFeature] = Field(
-        max_length=5, description="Features that speak most for the cluster against the second nearest, largest first."
+        max_length=5,
+        description="Features that speak most for the cluster against the second nearest, largest first: exactly what each adds "
+        "to the margin, and so the explanation of a profile.",
     )
     rest: float = Field(description="What the other features add to the margin; negative where they speak for the other cluster.")
 
@@ -249,7 +254,9 @@ class Prediction(Settings):
     imputed: list[str] = Field(description="Features that were sent as null and filled as in training.")
     replaced: list[str] = Field(description="Features whose word was not seen in training, and was taken as the reference's.")
     out_of_distribution: OutOfDistribution | None
-    explanation: RowExplanation | None
+    explanation: RowExplanation | None = Field(
+        description="SHAP values, if they were asked for; null for a profile, which `profile.deciding` and `profile.rest` explain."
+    )
     problem: RowProblem | None
 
 

@@ -150,12 +150,18 @@ def read_study_file(path: Path) -> Mapping[str, Any]:
     return read_mapping(path, "study", "configs/demo.yaml", "name, cohort and model")
 
 
-def study_of(kind: type[S], path: Path, content: Mapping[str, Any]) -> S:
-    """The settings of a kind of study from the content of its file; paths in it are relative to the file."""
+def study_of(kind: type[S], path: Path, content: Mapping[str, Any], told_by: str = "`hypoxia schema`") -> S:
+    """The settings of a kind of study from the content of its file; paths in it are relative to the file.
+
+    Parameters
+    ----------
+    told_by : str
+        The command that says what such a file may hold, for the messages.
+    """
     try:
         study = kind.model_validate(content)
     except ValidationError as cause:
-        raise InputError(f"{path}: {_first_fault(cause, content, kind)}") from cause
+        raise InputError(f"{path}: {_first_fault(cause, content, kind)} See {told_by}.") from cause
     study._folder = path.resolve().parent
     return study
 
@@ -226,19 +232,19 @@ def _first_fault(error: ValidationError, content: Mapping[str, Any], kind: type[
     if fault["type"] == "extra_forbidden":
         known = sorted({key for mapping in beside for key in mapping.get("properties", {})})
         hint = did_you_mean(str(fault["loc"][-1]), known) or f" (known there: {', '.join(known)})"
-        return f"unknown key {where!r}{hint}; remove or correct it. See `hypoxia schema`."
+        return f"unknown key {where!r}{hint}; remove or correct it."
     if fault["type"] == "missing":
-        return f"key {where!r} is missing; add it. See `hypoxia schema`."
+        return f"key {where!r} is missing; add it."
     if fault["type"] == "union_tag_not_found":
         kinds = [mapping["properties"]["kind"]["const"] for mapping in _alternatives_at(kind, fault["loc"])]
-        return f"key '{where}.kind' is missing; it says which of {', '.join(kinds)} is meant. See `hypoxia schema`."
+        return f"key '{where}.kind' is missing; it says which of {', '.join(kinds)} is meant."
     if fault["type"] == "union_tag_invalid":
         tag, kinds = fault["ctx"]["tag"], fault["ctx"]["expected_tags"].replace("'", "").split(", ")
-        return f"{where} is of unknown kind {tag!r}{did_you_mean(tag, kinds)}; known: {', '.join(kinds)}. See `hypoxia schema`."
+        return f"{where} is of unknown kind {tag!r}{did_you_mean(tag, kinds)}; known: {', '.join(kinds)}."
     value = "" if isinstance(fault["input"], Mapping | list | tuple) else f" (it is {fault['input']!r})"
     wanted = dict.fromkeys(_in_words(other) for other in faults if _as_written(other, content) == where)
     words = " or ".join(wanted).replace(" or should be ", " or ")
-    return f"{where}{value}: {words}. See `hypoxia schema`." if where else f"{words}. See `hypoxia schema`."
+    return f"{where}{value}: {words}." if where else f"{words}."
 
 
 def _in_words(fault: Any) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Protocol
+
+# Of a stage that goes on, a line says how far it is, no more often than this.
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress(Protocol):
@@ -29,3 +34,19 @@ class Silence:
 
     def recalled(self) -> None:
         """Say nothing."""
+
+
+def paced(count: int, progress: Progress, words: str) -> Iterator[int]:
+    """Numbers from 0, and now and then a line that says how far the stage is; a short one says nothing.
+
+    Examples
+    --------
+    >>> list(paced(3, Silence(), "resamples"))
+    [0, 1, 2]
+    """
+    last = time.monotonic()
+    for number in range(count):
+        if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            progress.stage(f"{words}: {number} of {count}")
+            last = time.monotonic()
+        yield number

@@ -21,9 +21,11 @@ def read_study(path: Path) -> StudyBase:
     Raises
     ------
     InputError
-        As ``load_study`` raises it, or the kind is not known.
+        As ``load_study`` raises it, the kind is not known, or the file is one for ``hypoxia correlate``.
     """
     content = read_study_file(path)
+    if "grouping" in content and "cohort" not in content:
+        raise InputError(f"{path} is a study of groups of patients, for `hypoxia correlate`; a study of a model has a cohort.")
     kind = content.get("kind", "classifier")
     if kind not in KINDS:
         raise InputError(f"{path}: kind is {kind!r}{did_you_mean(str(kind), list(KINDS))}; known: {', '.join(KINDS)}.")

@@ -30,6 +30,21 @@ class GeneSets:
     sets: Mapping[str, tuple[str, ...]]
     left_out: pd.DataFrame
 
+    @property
+    def words(self) -> str:
+        """How many sets there are, and why others are left out, as a sentence.
+
+        Examples
+        --------
+        >>> within({"HYPOXIA": ("CA9", "LDHA"), "SMALL": ("CA9", "MYC")}, ["CA9", "LDHA", "X"], smallest=2).words
+        'Gene sets tested in the expression: 1 of 2; 1 left out: fewer than 2 genes in the table (the first: SMALL, 1 of 2 genes).'
+        """
+        parts = [f"Gene sets tested in the expression: {len(self.sets)} of {len(self.sets) + len(self.left_out)}"]
+        for why, rows in self.left_out.groupby("why", sort=False):
+            first = f"{rows.index[0]}, {rows['found'].iloc[0]} of {rows['listed'].iloc[0]} genes"
+            parts.append(f"{len(rows)} left out: {why} (the first: {first})")
+        return f"{'; '.join(parts)}."
+
 
 def read_gmt(paths: Iterable[Path]) -> dict[str, tuple[str, ...]]:
     """Read gene sets from one or more GMT files.

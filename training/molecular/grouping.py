@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,26 @@ PARTS = "-_."
 # A barcode of TCGA: the patient, then the type of the sample (10 to 19: normal tissue) and its vial (A, B, ...).
 BARCODE_OF_NORMAL = re.compile(r"TCGA-\w{2}-\w{4}-1\d")
 VIAL = re.compile(r"(TCGA-\w{2}-\w{4}-\d{2})[A-Z]")
+# The first of each is the absence, or the lesser, of the second; as names are once `_spelt` has made them alike.
+OPPOSITES = (
+    ("normoxic", "hypoxic"),
+    ("normoxia", "hypoxia"),
+    ("no", "yes"),
+    ("false", "true"),
+    ("low", "high"),
+    ("less", "more"),
+    ("negative", "positive"),
+    ("absent", "present"),
+    ("wild type", "mutated"),
+)
+DENIALS = ("not", "no", "non", "without")
+SPELLINGS = (
+    (r"\+$", " positive"),
+    (r"-$", " negative"),
+    (r"[-_\s]+", " "),
+    (r"\b(wildtype|wt)\b", "wild type"),
+    (r"\b(mutant|mut)\b", "mutated"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +63,7 @@ class Contrast:
 
 
 def group_names(groups: pd.Series) -> list[str]:
-    """Names of the groups that have somebody: in the order of the categories if there are such, else of numbers and words.
+    """Names of the groups that have somebody: in the order of the categories if there are such, else as `in_order` has them.
 
     Examples
     --------
@@ -53,7 +73,34 @@ def group_names(groups: pd.Series) -> list[str]:
     there = groups.dropna().unique()
     if isinstance(groups.dtype, pd.CategoricalDtype):
         return [str(name) for name in groups.cat.categories if name in there]
-    return sorted(map(str, there), key=as_read)
+    return in_order(map(str, there))
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in the order of their numbers and letters; but of two that are opposites the positive is the second.
+
+    Examples
+    --------
+    >>> in_order(["not hypoxic", "hypoxic"]), in_order(["HPV-", "HPV+"]), in_order(["b", "a"])
+    (['not hypoxic', 'hypoxic'], ['HPV-', 'HPV+'], ['a', 'b'])
+    """
+    ordered = sorted(names, key=as_read)
+    return ordered[::-1] if len(ordered) == 2 and _denies(ordered[1], ordered[0]) else ordered
+
+
+def _denies(name: str, other: str) -> bool:
+    """Whether the first says that the second is not so: "not hypoxic" of "hypoxic", "HPV negative" of "HPV positive"."""
+    said, of = _spelt(name), _spelt(other)
+    opposite = {re.sub(rf"\b{low}\b", high, said) for low, high in OPPOSITES} - {said}
+    return of in opposite or said in {f"{word} {of}" for word in DENIALS}
+
+
+def _spelt(name: str) -> str:
+    """A name without what tells spellings of the same word apart."""
+    spelt = name.strip().casefold()
+    for written, meant in SPELLINGS:
+        spelt = re.sub(written, meant, spelt)
+    return spelt.strip()
 
 
 def as_read(name: str) -> list[tuple[bool, float, str]]:

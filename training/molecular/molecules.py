@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from features.errors import InputError, did_you_mean
-from features.expression import ExpressionSource, MappingReport
+from features.expression import RAW_LARGEST, RAW_PERCENTILE, ExpressionSource, MappingReport
 from features.signatures import numeric
 from features.sources import read_table
 from training.molecular.gene_sets import GeneSets, read_gmt, within
@@ -17,8 +18,12 @@ from training.molecular.grouping import is_normal, matched
 from training.molecular.microenvironment import has_microenvironment
 from training.molecular.mutations import Mutations, mutations_of, read_maf
 from training.molecular.proteins import read_proteins
-from training.molecular.study import MolecularSettings
+from training.molecular.study import MolecularSettings, Units
 from training.molecular.two_groups import usable_genes
+
+# Of the genes of a table of z scores: the largest median of their means' sizes, what the median of their standard deviations is
+# between, and the largest ratio of its quartiles. Log ratios have genes that lie off zero, or that vary more and less.
+Z_MEAN, Z_SD, Z_SPREAD = 0.25, (0.8, 1.25), 1.5
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,9 @@ class Molecules:
     Attributes
     ----------
     expression : DataFrame of shape (n_samples, n_genes) or None
-        log2, under current symbols.
+        Under current symbols.
+    units : {"log2", "other"}
+        Of the expression: whether a difference is the logarithm of a fold change.
     whose : Series or None
         Name by which the patient of each sample of the expression is looked for.
     sets : mapping of str to tuple of str
@@ -41,6 +48,7 @@ class Molecules:
     """
 
     expression: pd.DataFrame | None = None
+    units: Units = "log2"
     whose: pd.Series | None = None
     sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     variants: pd.DataFrame | None = None
@@ -79,17 +87,19 @@ def load_molecules(settings: MolecularSettings, folder: Path) -> Molecules:
     Raises
     ------
     InputError
-        One cannot be read, or is not of its kind.
+        One cannot be read, or is not of its kind; or a fold change is asked for of values that are no logarithms.
     """
     expression, whose, notes = _read_expression(settings.expression, settings.patient, folder)
+    units, seen = _units_of(settings, expression)
     return Molecules(
         expression,
+        units,
         whose,
         read_gmt(folder / path for path in settings.gene_sets) if settings.gene_sets else {},
         None if settings.mutations is None else read_maf(folder / settings.mutations),
         None if settings.sequenced is None else _sequenced(settings.sequenced, settings.patient, folder),
         None if settings.proteins is None else read_proteins(folder / settings.proteins, settings.patient),
-        notes,
+        (*notes, *seen),
     )
 
 
@@ -110,13 +120,77 @@ def by_patient(settings: MolecularSettings, molecules: Molecules, patients: Sequ
     if expression is not None and molecules.sets:
         usable = list(usable_genes(expression)[0].columns)
         sets = within(molecules.sets, usable, smallest=settings.smallest_set, largest=settings.largest_set)
-        notes += (f"Gene sets tested in the expression: {len(sets.sets)} of {len(molecules.sets)}.",)
+        notes += (sets.words,)
     mutations = _mutations_of(settings, molecules, patients)
     notes += () if mutations is None else mutations.notes
     proteins = molecules.proteins
     if proteins is not None:
         proteins = _of_patients(proteins, proteins.index.to_series(), patients, "the proteins")
     return ByPatient(expression, sets, mutations, proteins, notes)
+
+
+def matched_words(known: ByPatient, groups: pd.Series) -> str:
+    """Of how many of the patients each kind of data is there.
+
+    Examples
+    --------
+    >>> known = ByPatient(pd.DataFrame(index=["p1", "p2"]), None, None, pd.DataFrame(index=["p2"]), ())
+    >>> matched_words(known, pd.Series("cluster 1", index=["p1", "p2", "p3"]))
+    'expression: 2 of 3 patients; proteins: 1 of 3 patients'
+    """
+    counts = (f"{what}: {len(table)} of {len(groups)} patients" for what, table in known.tables.items())
+    return "; ".join(counts)
+
+
+def looks_like_z_scores(expression: pd.DataFrame) -> bool:
+    """Whether the genes of a table have means of about 0, and standard deviations that are about 1 and much alike.
+
+    Parameters
+    ----------
+    expression : DataFrame of shape (n_samples, n_genes)
+        Genes that are the same in all samples say nothing.
+
+    Examples
+    --------
+    >>> values = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 200)))
+    >>> looks_like_z_scores(values), looks_like_z_scores(values * np.linspace(0.3, 2, 200)), looks_like_z_scores(values + 8)
+    (True, False, False)
+    """
+    spread = expression.std(ddof=1)
+    spread, means = spread[spread > 0], expression.mean()[spread > 0]
+    if spread.empty:
+        return False
+    quarter, middle, most = spread.quantile([0.25, 0.5, 0.75])
+    return bool(means.abs().median() <= Z_MEAN and Z_SD[0] <= middle <= Z_SD[1] and most <= Z_SPREAD * quarter)
+
+
+def _units_of(settings: MolecularSettings, expression: pd.DataFrame | None) -> tuple[Units, tuple[str, ...]]:
+    """Units of the expression, and a sentence where they are not what a study takes them to be."""
+    if expression is None:
+        return "log2", ()
+    if settings.units is not None:
+        return settings.units, ()
+    look = _no_logarithms(expression)
+    if look is None:
+        return "log2", ()
+    if settings.fold_change > 1:
+        raise InputError(
+            f"molecular.fold_change is {settings.fold_change:g}, but {look}, of which a difference is no fold change; take "
+            "fold_change out, or say units: log2 if they are logarithms or log ratios."
+        )
+    way_out = "molecular.units: log2 if they are logarithms or log ratios"
+    return "other", (f"Differences are in the table's units and no fold changes are given, since {look} ({way_out}).",)
+
+
+def _no_logarithms(expression: pd.DataFrame) -> str | None:
+    """What shows that values are no logarithms to the base 2, if anything does."""
+    if looks_like_z_scores(expression):
+        return "the expression looks like z scores: its genes have means of about 0 and standard deviations of about 1"
+    values = expression.to_numpy(dtype=float)
+    values = values[np.isfinite(values)]
+    if values.size and (np.quantile(values, 0.99) > RAW_PERCENTILE or (values.min() >= 0 and values.max() > RAW_LARGEST)):
+        return "the expression looks raw"
+    return None
 
 
 def _read_expression(

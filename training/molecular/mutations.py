@@ -84,10 +84,11 @@ class MutationFrequencies:
     Attributes
     ----------
     genes, pathways : DataFrame
-        Index: gene or pathway, by p value. Columns: ``mutated`` (patients), ``share``, then per group ``mutated GROUP`` and
-        ``share GROUP``; ``odds_ratio`` (of the second group against the first; of two groups only; infinite where all or
-        none of a group are mutated), ``test`` ("fisher", "chi-square", or empty where too few patients are mutated),
-        ``p_value``, two-sided, ``q_value`` (Benjamini-Hochberg within the table; NaN where not tested) and ``associated``.
+        Index: gene or pathway, by p value, then by falling number of mutated patients. Columns: ``mutated`` (patients),
+        ``share``, then per group ``mutated GROUP`` and ``share GROUP``; ``odds_ratio`` (of the second group against the first; of
+        two groups only; infinite where all or none of a group are mutated), ``test`` ("Fisher's exact", "chi-square", or empty
+        where too few patients are mutated), ``p_value``, two-sided, ``q_value`` (Benjamini-Hochberg within the table; NaN where
+        not tested) and ``associated``.
     """
 
     genes: pd.DataFrame
@@ -292,7 +293,7 @@ def _tested(counts: np.ndarray, sizes: Sequence[int], tested: np.ndarray) -> tup
     """Which test, and its p value, of each row that is to be tested."""
     test, p_values = np.full(len(counts), "", dtype=object), np.full(len(counts), np.nan)
     p_values[tested] = fisher_p_values(counts[tested], sizes)
-    test[tested] = "fisher"
+    test[tested] = "Fisher's exact"
     for row in np.flatnonzero(tested & np.isnan(p_values)):
         test[row], p_values[row] = "chi-square", chi2_contingency([counts[row], np.array(sizes) - counts[row]]).pvalue
     return test, p_values

@@ -9,9 +9,13 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
+from features.errors import InputError
 from features.expression import ExpressionSource
 from features.settings import Settings
 from training.config import read_mapping, study_of
+
+Units = Literal["log2", "other"]
+HELP = "`hypoxia correlate --help`"
 
 
 class MolecularSettings(Settings):
@@ -45,8 +49,12 @@ class MolecularSettings(Settings):
         doi:10.1038/nature08460); where some genes rise, all others rank lower, and so do sets that have nothing to do with it.
     false_discovery : float
         Rate among genes, among sets, and so on. Several groups, each compared with all others, share it.
+    units : {"log2", "other"}, optional
+        Of the expression. `log2`: logarithms or log ratios, whose differences are fold changes. `other`: z scores, or anything
+        else; differences are in the table's own units. Left out: `other` where the values look raw or like z scores (the genes
+        have means of about 0, and standard deviations of about 1).
     fold_change : float
-        A gene whose means differ by less than this factor is not called; 1: all may be.
+        A gene whose means differ by less than this factor is not called; 1: all may be. Of `log2` only.
     permutations : int
         Of the patients' groups (genes), and of the genes (sets).
     smallest_set, largest_set : int
@@ -64,6 +72,7 @@ class MolecularSettings(Settings):
     microenvironment: bool | None = None
     set_scores: Literal["z", "ssgsea"] = "z"
     false_discovery: float = Field(default=0.05, gt=0, lt=1)
+    units: Units | None = None
     fold_change: float = Field(default=1.0, ge=1)
     permutations: int = Field(default=1000, ge=100)
     smallest_set: int = Field(default=15, ge=2)
@@ -83,6 +92,10 @@ class MolecularSettings(Settings):
             raise ValueError("microenvironment: true needs expression; name it")
         if self.sequenced and self.mutations is None:
             raise ValueError("sequenced goes with mutations; name the mutation annotation file")
+        if self.units is not None and self.expression is None:
+            raise ValueError("units are those of expression; name it, or take units out")
+        if self.units == "other" and self.fold_change > 1:
+            raise ValueError("fold_change goes with units: log2; take it out, or take units: other out")
         if self.smallest_set > self.largest_set:
             raise ValueError(f"smallest_set ({self.smallest_set}) is above largest_set ({self.largest_set})")
         return self
@@ -97,8 +110,8 @@ class TableGrouping(Settings):
     patient : str
         Column with the patient's name.
     column : str
-        Column with the group; an empty cell leaves the patient out. Groups that are numbers are called by the column's name
-        too ("cluster 1").
+        Column with the group; an empty cell leaves the patient out, and spaces around a name are no part of it. Groups that
+        are numbers are called by the column's name too ("cluster 1").
     """
 
     kind: Literal["table"] = "table"
@@ -136,10 +149,12 @@ class CorrelatesStudy(Settings):
     seed : int
         Every random choice derives from it.
     grouping : mapping
-        Where the groups come from: ``kind: table`` or ``kind: model``.
+        Where the groups come from: ``kind: table`` or ``kind: model``. Differences of two groups are those of the second: above
+        0 is higher there. Groups are in the order of their numbers or letters, but of opposites the positive is the second
+        (not hypoxic, hypoxic; normoxic, hypoxic; no, yes; low, high; negative, positive; wild type, mutated).
     combine : list of lists, optional
-        Groups that are taken as one, by what the column holds or the cluster's number: ``[[1, 2], [3]]``. Differences are those
-        of the second. Groups that are not named are left out.
+        Groups in another order, or taken as one, by what the column holds or the cluster's number: ``[[1, 2], [3]]``, or
+        ``[[normoxic], [hypoxic]]``. Groups that are not named are left out.
     molecular : mapping
         What they are compared by.
     """
@@ -179,5 +194,7 @@ def load_correlates(path: Path) -> CorrelatesStudy:
     InputError
         As ``training.config.load_study`` raises it.
     """
-    content = read_mapping(path, "study", "that of `hypoxia correlate --help`", "name, grouping and molecular")
-    return study_of(CorrelatesStudy, path, content)  # type: ignore[type-var]  # a study's file without a cohort and a model
+    content = read_mapping(path, "study", f"that of {HELP}", "name, grouping and molecular")
+    if "cohort" in content and "grouping" not in content:
+        raise InputError(f"{path} is a study of a model, for `hypoxia train`; a study of groups has a grouping: see {HELP}.")
+    return study_of(CorrelatesStudy, path, content, HELP)  # type: ignore[type-var]  # a study's file without a cohort and a model

@@ -9,7 +9,7 @@ from training.console import say, stderr_console
 from training.profile.model import outcome_of
 from training.profile.run import load_profile_data, refuse_what_cannot_be_clustered
 from training.profile.study import ProfileStudy
-from training.terminal import print_audit
+from training.terminal import TerminalProgress, print_audit
 from training.tracking import plain
 
 
@@ -24,7 +24,8 @@ def check_profile(study: ProfileStudy) -> dict[str, Any]:
     console, data = stderr_console(), load_profile_data(study)
     found = audit(data.cohort)
     print_audit(console, study.name, found)
-    fitted = refuse_what_cannot_be_clustered(study, data)
+    with TerminalProgress(console, 0) as progress:
+        fitted = refuse_what_cannot_be_clustered(study, data, progress)
     sizes = [int((fitted.clusters.labels == number).sum()) for number in range(len(fitted.clusters.medoids))]
     outcome = outcome_of(data.cohort)
     say(console, "Clusters", f"{len(sizes)} of {', '.join(map(str, sizes))} patients, {int(outcome.event.sum())} with the event")

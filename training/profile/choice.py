@@ -21,7 +21,7 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, silhouette_score
 
 from training.profile.clustering import Clustering, Clusters, squared_distances
-from training.progress import Progress, Silence
+from training.progress import Progress, Silence, paced
 
 NAMES = {"silhouette": "silhouette", "calinski_harabasz": "Calinski-Harabasz", "davies_bouldin": "Davies-Bouldin", "gap": "gap"}
 STABLE, DOUBTFUL, DISSOLVED = 0.75, 0.6, 0.5  # Hennig's limits of the mean Jaccard, and of one resample's
@@ -118,6 +118,7 @@ def criteria(
     clustering: Clustering,
     rng: np.random.Generator,
     references: int,
+    progress: Progress | None = None,
 ) -> Criteria:
     """Judge numbers of clusters.
 
@@ -135,6 +136,8 @@ def criteria(
         Draws the references.
     references : int
         Data sets without clusters: uniform in the box along the principal components. 0 leaves the gap out.
+    progress : Progress, optional
+        Told now and then how many of them are clustered.
 
     Examples
     --------
@@ -157,7 +160,8 @@ def criteria(
     # Where every patient is a cluster, or is its cluster's mean, nothing is left to compare.
     spread = within[(within > 0) & (within.index < len(z))]
     box, considered = _box(z), list(spread.index)
-    logs = np.log([_reference(len(z), box, considered, clustering, rng) for _ in range(references)])
+    watched = paced(references, progress or Silence(), "data sets without clusters, for the gap")
+    logs = np.log([_reference(len(z), box, considered, clustering, rng) for _ in watched])
     gap = pd.Series(logs.mean(axis=0) - np.log(spread.to_numpy()), index=spread.index)
     error = pd.Series(logs.std(axis=0) * np.sqrt(1 + 1 / references), index=spread.index)
     return Criteria(table.assign(gap=gap, gap_error=error))
@@ -203,10 +207,11 @@ def stability(
     n, number, progress = len(z), len(clusters.medoids), progress or Silence()
     again = _Again(squared_distances(z), np.unique(z, axis=0, return_inverse=True)[1], number, clustering)
     progress.stage(f"{resamples} bootstrap resamples of the patients, in {_counted(number)} each")
-    jaccard = np.array([_jaccard(clusters, *again.found(rng.integers(n, size=n), rng)) for _ in range(resamples)])
+    watched = paced(resamples, progress, "bootstrap resamples")
+    jaccard = np.array([_jaccard(clusters, *again.found(rng.integers(n, size=n), rng)) for _ in watched])
     progress.stage(f"{resamples} subsamples of {SUBSAMPLE:.0%} of the patients, in {_counted(number)} each")
-    size = max(round(SUBSAMPLE * n), 2)
-    consensus = _consensus(n, [again.found(rng.choice(n, size, replace=False), rng) for _ in range(resamples)])
+    size, watched = max(round(SUBSAMPLE * n), 2), paced(resamples, progress, "subsamples")
+    consensus = _consensus(n, [again.found(rng.choice(n, size, replace=False), rng) for _ in watched])
     own = [_pairs(consensus[np.ix_(members, members)]) for members in (clusters.labels == i for i in range(number))]
     table = pd.DataFrame(
         {

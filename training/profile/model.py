@@ -19,6 +19,7 @@ from training.profile.by_outcome import Outcome, number_by_outcome, ordered_by_e
 from training.profile.choice import Criteria, criteria
 from training.profile.clustering import Clusters, squared_distances
 from training.profile.study import ProfileStudy
+from training.progress import Progress
 from training.recipe import coded_inputs, harmoniser_inputs
 
 
@@ -54,7 +55,7 @@ class FittedProfile:
     distances : ndarray of shape (n_patients, n_patients)
         Squared Euclidean, of ``z``.
     candidates : dict of int to Clusters
-        Clusters for every number that was considered.
+        Clusters for every number that could be chosen.
     clusters : Clusters
         Those that were chosen, in ascending order of the share of events.
     criteria : Criteria or None
@@ -93,7 +94,7 @@ class FittedProfile:
         return self.schema.conform(cohort.inputs, impute=True).to_numpy()
 
 
-def fit_profile(study: ProfileStudy, cohort: Cohort, rng: np.random.Generator) -> FittedProfile:
+def fit_profile(study: ProfileStudy, cohort: Cohort, rng: np.random.Generator, progress: Progress | None = None) -> FittedProfile:
     """Learn profiles from the patients of a cohort.
 
     Raises
@@ -104,7 +105,8 @@ def fit_profile(study: ProfileStudy, cohort: Cohort, rng: np.random.Generator) -
     scaled, outcome = standardise(study, cohort), outcome_of(cohort)
     distances = squared_distances(scaled.z.to_numpy())
     candidates = clusterings(study, scaled.z, distances, rng)
-    judged = judged_by(study, scaled.z, distances, candidates, rng)
+    judged = judged_by(study, scaled.z, distances, candidates, rng, progress)
+    candidates = large_enough(study, candidates)
     clusters = ordered_by_events(candidates[number_of_clusters(study, candidates, judged, outcome)], outcome)
     last = NearestMedoid(clusters.medoids.tolist(), cohort.horizon).fit(scaled.z.to_numpy(), cohort.outcome)
     pipeline = Pipeline([*scaled.steps, ("profiles", last)])
@@ -149,28 +151,37 @@ def clusterings(
 
 
 def judged_by(
-    study: ProfileStudy, z: pd.DataFrame, distances: np.ndarray, candidates: Mapping[int, Clusters], rng: np.random.Generator
+    study: ProfileStudy,
+    z: pd.DataFrame,
+    distances: np.ndarray,
+    candidates: Mapping[int, Clusters],
+    rng: np.random.Generator,
+    progress: Progress | None = None,
 ) -> Criteria | None:
     """What the criteria say of each number of clusters; None where no criterion has a say. The gap only where it has it."""
     if isinstance(study.clusters, int) or study.chosen_by_outcome:
         return None
     references = study.evaluation.references if study.clusters.by == "gap" else 0
-    return criteria(z.to_numpy(), distances, candidates, study.clustering, rng, references)
+    return criteria(z.to_numpy(), distances, candidates, study.clustering, rng, references, progress)
+
+
+def large_enough(study: ProfileStudy, candidates: Mapping[int, Clusters]) -> dict[int, Clusters]:
+    """Numbers that may be chosen: the given one, or those whose clusters are no outliers."""
+    if isinstance(study.clusters, int):
+        return dict(candidates)
+    smallest = study.clusters.smallest
+    return {k: one for k, one in candidates.items() if k == 1 or np.bincount(one.labels, minlength=k).min() >= smallest}
 
 
 def number_of_clusters(study: ProfileStudy, candidates: Mapping[int, Clusters], judged: Criteria | None, outcome: Outcome) -> int:
-    """How many clusters there are: as given, or as who is to say says."""
+    """How many clusters there are: as given, or as who is to say says; 1 where nothing else can be chosen."""
     if isinstance(study.clusters, int):
         return study.clusters
-    if study.clusters.by == "outcome":
+    if max(candidates) == 1:
+        return 1
+    if judged is None:
         return number_by_outcome(candidates, outcome)
-    assert judged is not None  # noqa: S101 - a criterion is to say
-    if study.clusters.by not in judged.best:
-        raise InputError(
-            f"The {study.clusters.by.replace('_', '-')} is undefined for every number of clusters of {len(outcome)} patients; "
-            "give the number under clusters, or collect more patients."
-        )
-    return judged.best[study.clusters.by]
+    return Criteria(judged.table.loc[list(candidates)]).best.get(study.clusters.by, 1)
 
 
 def outcome_of(cohort: Cohort) -> Outcome:

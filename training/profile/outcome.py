@@ -227,7 +227,8 @@ def _row(event: np.ndarray, curve: Curve | None) -> dict[str, float]:
 def _cautions(table: pd.DataFrame, overall: Difference, counts: np.ndarray) -> tuple[str, ...]:
     small = table.loc[table["patients"] < FEW_PATIENTS, "patients"]
     notes = [
-        f"{name} has {count} patients, fewer than {FEW_PATIENTS}: what is said of it is unstable" for name, count in small.items()
+        f"{name} has {count} patient{'' if count == 1 else 's'}, fewer than {FEW_PATIENTS}: what is said of it is unstable"
+        for name, count in small.items()
     ]
     notes += [f"{name} has no event" for name in table.index[table["events"] == 0]]
     if overall.test == "chi-square" and expected_freq(counts).min() < FEWEST_EXPECTED:

@@ -12,6 +12,7 @@ from training.profile.tables import clusters_side_by_side
 from training.report import title_of
 
 SHOWN = 8
+FEWEST = 4  # patients of a cluster that is one
 METHODS = {"pam": "k-medoids (PAM)", "best": "k-medoids (best of several starts)"}
 
 
@@ -65,6 +66,7 @@ def findings(result: ProfileResult) -> list[tuple[str, str]]:
     first = ", ".join(ranking.index[:SHOWN].astype(str))
     counts = ranking["interval"].value_counts()
     found = [
+        *([] if result.fitted.harmonised is None else [("Harmonised", result.fitted.harmonised)]),
         ("Number of clusters", f"{len(result.names)}, {result.chosen_by}. {result.criteria.words}"),
         ("Stability", result.stability.words),
         (
@@ -89,7 +91,7 @@ def findings(result: ProfileResult) -> list[tuple[str, str]]:
 
 def warnings_of(result: ProfileResult) -> tuple[str, ...]:
     """What a reader of the clusters must know."""
-    found = [*result.audit.warnings, *result.associations.warnings]
+    found = [*_outliers(result), *result.audit.warnings, *result.associations.warnings]
     jaccards = zip(result.names, result.stability.table["jaccard"], strict=True)
     found += [
         f"{name[0].upper()}{name[1:]} does not come back when patients are drawn anew (mean Jaccard {jaccard:.2f}, below "
@@ -101,19 +103,42 @@ def warnings_of(result: ProfileResult) -> tuple[str, ...]:
         found.append(result.volume.words)
     if result.choice.exploratory:
         found.append(
-            "The outcome had a say in what is compared: hazard ratios and curves of the clusters are exploratory, and only the "
-            "permutation p and the estimates on patients left out can be believed."
+            "The outcome had a say in what is compared: how the clusters fare is exploratory, and only the permutation p and the "
+            "estimates on patients left out can be believed."
         )
     if result.choice.p_value > 1 - result.study.evaluation.level:
         found.append(
             f"Clusters that differ as much in outcome are found in {result.choice.p_value:.0%} of cohorts whose outcome was "
             "dealt anew: that they fare differently is not told apart from chance."
         )
+    same = _folds_of_one_risk(result)
+    if same:
+        found.append(
+            f"In {same} of {result.study.evaluation.folds * result.study.evaluation.repeats} folds all patients left out got one "
+            "risk: profiles made without them told nobody apart, and the interval of a mean over folds is then too narrow."
+        )
     gaps = result.cohort.features.isna().to_numpy().sum()
     if gaps:
         found.append(f"{gaps} missing values of features were filled with the median of the standard scores.")
     molecular = () if result.molecular is None else result.molecular.warnings
     return (*found, *(f"{note[0].upper()}{note[1:]}." for note in result.outcome.notes), *molecular)
+
+
+def _outliers(result: ProfileResult) -> list[str]:
+    """Clusters that are hardly any: whatever is said of profiles is then of a few patients."""
+    patients = result.outcome.clusters.table["patients"].astype(int)
+    few = [f"{name} ({count} patient{'' if count == 1 else 's'})" for name, count in patients.items() if count < FEWEST]
+    if not few:
+        return []
+    return [
+        f"Too small for a profile: {', '.join(few)}. These look like outliers, and the features that part them best are their "
+        "own; look at these patients, or leave them out."
+    ]
+
+
+def _folds_of_one_risk(result: ProfileResult) -> int:
+    folds = result.evaluation.predictions.groupby(["repeat", "fold"])["probability"]
+    return int((folds.nunique() == 1).sum())
 
 
 def summary_text(result: ProfileResult) -> str:
@@ -145,6 +170,8 @@ def summary_text(result: ProfileResult) -> str:
 def _associated(result: ProfileResult) -> str:
     table = result.associations.table
     below = table[table["q_value"] <= result.study.evaluation.false_discovery].sort_values("p_value")
+    if table.empty:
+        return "none could be tested"
     tested = f"of {len(table)} tested"
     if below.empty:
         return f"none {tested} (false discovery rate {result.study.evaluation.false_discovery:g})"
@@ -155,8 +182,8 @@ def _associated(result: ProfileResult) -> str:
 def _combined(result: ProfileResult) -> str:
     combined = result.outcome.combined
     assert combined is not None  # noqa: S101 - asked for where there is one
-    sides = [f"{name} {row['events']:.0f} of {row['patients']:.0f}" for name, row in combined.table.iterrows()]
-    return f"{'; '.join(sides)} with the event; {combined.overall.test} p = {combined.overall.p_value:.2g}{_selected(result)}"
+    sides = [f"{row['events']:.0f} of {row['patients']:.0f} in {name}" for name, row in combined.table.iterrows()]
+    return f"with the event {' and '.join(sides)}; {combined.overall.test} p = {combined.overall.p_value:.2g}{_selected(result)}"
 
 
 def _adjusted(result: ProfileResult) -> str:
@@ -164,9 +191,10 @@ def _adjusted(result: ProfileResult) -> str:
     assert hazards is not None and hazards.adjusted is not None  # noqa: S101 - asked for where there is one
     own = [name for name in hazards.adjusted.table.index if str(name).startswith("clusters")]
     rows = hazards.adjusted.table.loc[own]
+    first, *others = result.outcome.compared.names
     shown = [
-        f"{str(name).replace('=', ' ')} {row['hazard_ratio']:.3g} ({row['lower']:.3g} to {row['upper']:.3g})"
-        for name, row in rows.iterrows()
+        f"{name} against {first} {row['hazard_ratio']:.3g} ({row['lower']:.3g} to {row['upper']:.3g})"
+        for name, (_, row) in zip(others, rows.iterrows(), strict=True)
     ]
     return f"{'; '.join(shown)}; {hazards.adjusted.n} patients, {hazards.adjusted.events} events"
 
@@ -174,9 +202,10 @@ def _adjusted(result: ProfileResult) -> str:
 def _left_out(result: ProfileResult) -> str:
     evaluation = result.evaluation
     name, settings = evaluation.headline, result.study.evaluation
+    pooled = evaluation.estimates[f"{name}_pooled"]
     return (
-        f"{title_of(name)} {evaluation.estimates[name]} of the risk of a patient's cluster, profiles made anew without the "
-        f"patient ({settings.repeats} x {settings.folds} folds; 0.5 is chance)"
+        f"{title_of(name)} {evaluation.estimates[name]}, pooled over folds {pooled}, of the risk of a patient's cluster, "
+        f"profiles made anew without the patient ({settings.repeats} x {settings.folds} folds; 0.5 is chance)"
     )
 
 

@@ -18,6 +18,7 @@ from training.molecular.molecules import Molecules, load_molecules
 from training.molecular.run import Correlates, correlate, known_of_groups
 from training.profile.associations import Associations, associate
 from training.profile.by_outcome import ChoiceTest, Outcome, choice_permuted, refuse_unnamed
+from training.profile.choice import NAMES as CRITERIA
 from training.profile.choice import Criteria, Stability, criteria, stability
 from training.profile.model import FittedProfile, clusterings, fit_profile, outcome_of, refuse_unfit
 from training.profile.outcome import ClusterOutcome, related
@@ -26,7 +27,7 @@ from training.profile.study import JudgedClusters, ProfileStudy
 from training.profile.validation import cross_validated, refuse_folds_that_cannot_be_learnt
 from training.progress import Progress, Silence
 
-# As many clusters are judged at least, whoever chooses: as the paper did.
+# As many clusters are judged where their number is given: as the paper did.
 MOST_JUDGED = 6
 
 
@@ -93,7 +94,11 @@ class ProfileResult:
     def chosen_by(self) -> str:
         """Who said how many clusters there are."""
         settings = self.study.clusters
-        return "given" if isinstance(settings, int) else f"chosen by {settings.by.replace('_', '-')}"
+        if isinstance(settings, int):
+            return "given"
+        passed_over = [str(k) for k in range(2, settings.largest + 1) if k not in self.fitted.candidates]
+        among = f" ({', '.join(passed_over)} passed over: clusters of fewer than {settings.smallest})" if passed_over else ""
+        return f"chosen by {CRITERIA.get(settings.by, settings.by)}{among}"
 
     @property
     def names(self) -> list[str]:
@@ -108,11 +113,11 @@ def run_profile(study: ProfileStudy, data: ProfileData, progress: Progress | Non
     found = audit(cohort)
 
     progress.stage("harmonising, z-normalising and clustering")
-    fitted = fit_profile(study, cohort, study.rng("clusters"))
+    fitted = fit_profile(study, cohort, study.rng("clusters"), progress)
     labels, outcome = fitted.clusters.labels, outcome_of(cohort)
 
     progress.stage("judging the number of clusters")
-    judged = judged_numbers(study, fitted)
+    judged = judged_numbers(study, fitted, progress)
     stable = stability(
         fitted.z.to_numpy(), fitted.clusters, study.clustering, settings.resamples, study.rng("stability"), progress
     )
@@ -168,7 +173,7 @@ def load_profile_data(study: ProfileStudy) -> ProfileData:
     return ProfileData(cohort, _volume(study, cohort), molecules)
 
 
-def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData) -> FittedProfile:
+def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData, progress: Progress) -> FittedProfile:
     """Say before a run is started what it would stop at.
 
     Raises
@@ -178,14 +183,11 @@ def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData) -> F
         the clusters that are to be combined, the volume or the molecules do not fit them; or a fold of the cross-validation
         cannot be learnt.
     """
-    fitted = fit_profile(study, data.cohort, study.rng("clusters"))
+    progress.stage("looking whether the patients can be clustered as the study says")
+    fitted = fit_profile(study, data.cohort, study.rng("clusters"), progress)
     found = len(fitted.clusters.medoids)
-    if found < 2:
-        by = study.clusters.by if isinstance(study.clusters, JudgedClusters) else "given"
-        raise InputError(
-            f"By the {by.replace('_', '-')} there is one cluster: no profiles are told apart from chance. Name another criterion "
-            "(clusters.by), or give a number of clusters to describe them all the same."
-        )
+    if found < 2 and isinstance(study.clusters, JudgedClusters):
+        raise InputError(_no_profiles(study.clusters, fitted))
     refuse_unnamed(study.combine, found)
     refuse_folds_that_cannot_be_learnt(study, data.cohort, study.rng("cross-validation"))
     if data.volume is not None:
@@ -197,13 +199,28 @@ def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData) -> F
     return fitted
 
 
-def judged_numbers(study: ProfileStudy, fitted: FittedProfile) -> Criteria:
-    """What the criteria say of 1 to the largest number of clusters, whoever chose."""
+def _no_profiles(settings: JudgedClusters, fitted: FittedProfile) -> str:
+    way_out = "give a number of clusters to describe them all the same."
+    if max(fitted.candidates) > 1:
+        return (
+            f"By the {settings.by} there is one cluster: no profiles are told apart from chance. Name another criterion "
+            f"(clusters.by), or {way_out}"
+        )
+    return (
+        f"Every number of clusters up to {settings.largest} leaves one of fewer than {settings.smallest} patients "
+        f"(clusters.smallest), which are outliers and no profile. Look at these patients, or {way_out}"
+    )
+
+
+def judged_numbers(study: ProfileStudy, fitted: FittedProfile, progress: Progress) -> Criteria:
+    """What the criteria say of each number of clusters, whoever chose."""
     if fitted.criteria is not None and "gap" in fitted.criteria.best:
         return fitted.criteria  # by which the number was chosen
     rng = study.rng("criteria")
-    every = clusterings(study, fitted.z, fitted.distances, rng, max(study.largest, MOST_JUDGED))
-    return criteria(fitted.z.to_numpy(), fitted.distances, every, study.clustering, rng, study.evaluation.references)
+    largest = max(study.clusters, MOST_JUDGED) if isinstance(study.clusters, int) else study.clusters.largest
+    every = clusterings(study, fitted.z, fitted.distances, rng, largest)
+    references = study.evaluation.references
+    return criteria(fitted.z.to_numpy(), fitted.distances, every, study.clustering, rng, references, progress)
 
 
 def described(cohort: Cohort) -> tuple[pd.DataFrame, dict[str, str]]:

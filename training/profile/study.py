@@ -28,12 +28,15 @@ class JudgedClusters(Settings):
     ----------
     largest : int
         Numbers from 1 to this are judged.
+    smallest : int
+        A number one of whose clusters has fewer patients is passed over: these are outliers, and no profile.
     by : {"silhouette", "calinski_harabasz", "davies_bouldin", "gap", "outcome"}
         Whose choice is taken. With ``outcome`` it is the number whose clusters differ most in outcome: the result is then
         exploratory, and its p is a permutation's.
     """
 
     largest: int = Field(default=6, ge=2, le=20)
+    smallest: int = Field(default=4, ge=1)
     by: Criterion = "silhouette"
 
 
@@ -134,6 +137,14 @@ class ProfileStudy(StudyBase):
                 if name not in self.cohort.clinical:
                     known = ", ".join(self.cohort.clinical) or "none"
                     raise ValueError(f"{key} names {name!r}, which is not under cohort.clinical ({known}); name it there too")
+        return self
+
+    @model_validator(mode="after")
+    def _hazards_need_times(self) -> Self:
+        if self.adjust and not isinstance(self.cohort.endpoint, SurvivalEndpoint):
+            raise ValueError(
+                "adjust is of hazard ratios, which need times to an event (cohort.endpoint.kind: survival); take it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,13 +15,13 @@ from profiles_made import binary, grouped, loaded, profile_study
 from sklearn.metrics import adjusted_rand_score
 
 from features.bundle import load_bundle, save_bundle
-from features.errors import InputError, LeakError
+from features.errors import LeakError
 from features.profiles import assign
 from training.profile import validation
+from training.profile.choice import Criteria
 from training.profile.model import FittedProfile, fit_profile, number_of_clusters, outcome_of
 from training.profile.record import profile_bundle, profile_card
 from training.profile.run import ProfileResult, run_profile
-from training.profile.study import JudgedClusters
 from training.profile.validation import cross_validated, predictions_of
 from training.progress import Silence
 
@@ -142,17 +141,27 @@ def test_every_criterion_finds_three_planted_groups(by: str, tmp_path: Path) -> 
 
 
 def test_no_more_clusters_are_judged_than_patients_allow(tmp_path: Path) -> None:
-    found = fitted(tmp_path, grouped(6, 3), clusters={"largest": 6, "by": "silhouette"})
+    found = fitted(tmp_path, grouped(6, 3), clusters={"largest": 6, "by": "silhouette", "smallest": 1})
     assert max(found.candidates) == 5
 
 
-def test_a_criterion_without_an_answer_is_said_to_have_none(tmp_path: Path) -> None:
+def test_a_number_that_leaves_an_outlier_alone_is_not_chosen(tmp_path: Path) -> None:
+    table = grouped(60, apart=2.0)
+    features = [name for name in table.columns if name.startswith("g0")]
+    table.loc[0, features] = 1e4
+    for by in ("silhouette", "outcome"):
+        found = fitted(tmp_path, table, clusters={"largest": 5, "by": by})
+        assert np.bincount(found.clusters.labels).min() >= 4 or len(found.clusters.medoids) == 1
+        alone = fitted(tmp_path, table, clusters={"largest": 5, "by": by, "smallest": 1})
+        assert set(found.candidates) < set(alone.candidates)
+
+
+def test_a_criterion_without_an_answer_finds_one_cluster(tmp_path: Path) -> None:
     study, data = loaded(tmp_path, grouped(30), clusters={"largest": 4, "by": "davies_bouldin"})
     found = fit_profile(study, data.cohort, np.random.default_rng(0))
-    assert isinstance(study.clusters, JudgedClusters)
-    silent: Any = SimpleNamespace(best={"gap": 1})
-    with pytest.raises(InputError, match="The davies-bouldin is undefined for every number of clusters of 30 patients; give"):
-        number_of_clusters(study, found.candidates, silent, outcome_of(data.cohort))
+    assert found.criteria is not None
+    silent = Criteria(found.criteria.table.assign(davies_bouldin=np.nan))
+    assert number_of_clusters(study, found.candidates, silent, outcome_of(data.cohort)) == 1
 
 
 @pytest.mark.parametrize("method", ["pam", "best"])

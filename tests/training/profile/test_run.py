@@ -20,6 +20,7 @@ from training.profile.report import findings, summary_text, warnings_of
 from training.profile.run import ProfileResult, described, load_profile_data, refuse_what_cannot_be_clustered, run_profile
 from training.profile.study import ProfileStudy
 from training.profile.tables import clusters_of_patients, named_tables, profile_json
+from training.progress import Silence
 from training.simulate_profiles import ProfileSimulationSettings, SimulatedProfiles, simulate_profiles
 from training.studies import read_study
 
@@ -132,7 +133,7 @@ def test_every_patient_is_in_one_cluster_and_medoids_are_their_own_nearest(tmp_p
 
 def test_two_classes_are_compared_by_their_shares_and_have_no_curves(tmp_path: Path) -> None:
     table = grouped(120, effect=2.0)
-    result = ran(tmp_path, table, binary(table), combine=[[1], [2, 3]], adjust=["age"])
+    result = ran(tmp_path, table, binary(table), combine=[[1], [2, 3]])
     assert "roc_auc" in result.evaluation.estimates
     assert result.evaluation.estimates["roc_auc"].value > 0.6
     assert result.choice.p_value <= 0.05
@@ -186,7 +187,7 @@ def test_a_volume_that_is_none_is_refused(changes: dict[str, Any], said: str, tm
 def test_one_cluster_is_no_profile(tmp_path: Path) -> None:
     study, data = loaded(tmp_path, grouped(60, apart=0.0), clusters={"largest": 4, "by": "gap"})
     with pytest.raises(InputError, match=r"By the gap there is one cluster: no profiles are told apart from chance\. Name"):
-        refuse_what_cannot_be_clustered(study, data)
+        refuse_what_cannot_be_clustered(study, data, Silence())
 
 
 def test_as_many_clusters_as_patients_allow_are_compared_all_the_same(tmp_path: Path) -> None:
