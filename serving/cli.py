@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from serving.predictor import Predictor
     from serving.shelf import Shelf, Shelved
 
-_model = click.option("--model", required=True, metavar="NAME[@ALIAS|:VERSION]", help="The registered model.")
-_store = click.option("--tracking-uri", "uri", metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else ./mlruns.")
 # Features that a command to try, printed on a terminal, has room for.
 MOST_IN_EXAMPLE = 12
 
+_model = click.option("--model", required=True, metavar="NAME[@ALIAS|:VERSION]", help="The registered model.")
+_store = click.option("--tracking-uri", "uri", metavar="URI", help="MLflow store; default: MLFLOW_TRACKING_URI, else ./mlruns.")
 _machine = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 
 
@@ -45,7 +45,11 @@ _machine = click.option("--json", "as_json", is_flag=True, help="Print one JSON 
 @_model
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="CSV to write; default: stdout.")
 @click.option("--sample", metavar="COLUMN", help="Column that names a row; default: the first that can, else the row's number.")
-@click.option("--explain", is_flag=True, help="SHAP values too: in the --json object, or beside --output as NAME.shap.csv. A profile has none.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="SHAP values too: in the --json object, or beside --output as NAME.shap.csv. A profile has none.",
+)
 @_store
 @_machine
 def predict(
@@ -335,7 +339,7 @@ def _welcome(shelf: Shelf, served: tuple[Shelved, ...], url: str) -> str:
     return (
         f"Serving {listed} at {url} until Ctrl-C. Try {first.name} ({len(schema.names)} features), with values of yours:\n"
         f"  curl {model}/predict -H 'content-type: application/json' -d {shlex.quote(_example(schema))}\n"
-        + (f"All its features: {model}/schema, or \"Template CSV\" of the page at {url}/\n" if _is_wide(schema) else "")
+        + (f'All its features: {model}/schema, or "Template CSV" of the page at {url}/\n' if _is_wide(schema) else "")
         + RESEARCH_USE_ONLY
     )
 

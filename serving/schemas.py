@@ -255,7 +255,7 @@ class Prediction(Settings):
     replaced: list[str] = Field(description="Features whose word was not seen in training, and was taken as the reference's.")
     out_of_distribution: OutOfDistribution | None
     explanation: RowExplanation | None = Field(
-        description="SHAP values, if they were asked for; null for a profile, which `profile.deciding` and `profile.rest` explain."
+        description="SHAP values, if they were asked for; null for a profile: `profile.deciding` and `rest` explain it."
     )
     problem: RowProblem | None
 

@@ -4,6 +4,7 @@ import { count } from "./table.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const MOST_SHOWN = 200;
+const MOST_LEADING = 10;
 const AGREES = 1e-6;
 
 /** An element; `children` are elements or texts, `props` attributes (`on…` listeners). */
@@ -62,8 +63,34 @@ export const isUnlike = (prediction) => prediction.out_of_distribution?.flagged 
 export function aim({ card, positive, probability: words }) {
   const decides = card.score ? `A ${card.score.name} at or above ${short(card.score.cutoff)}${card.score.unit ? ` ${card.score.unit}` : ""}` : "A probability at or above the threshold";
   const risk = card.horizon == null && !card.profile ? "" : ` The probability is the ${words}.`;
-  return `Predicts: ${card.endpoint}. ${decides} is called ${positive}.${risk}`;
+  return `Predicts: ${endpointWords(card)}. ${decides} is called ${positive}.${risk}`;
 }
+
+/** What is predicted, in words; a card holds the endpoint as the study set it, or what a reader can read already. */
+function endpointWords(card) {
+  const endpoint = parsed(card.endpoint);
+  return ENDPOINTS.get(endpoint?.kind)?.(endpoint, card) ?? card.endpoint;
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+const ENDPOINTS = new Map([
+  ["survival", ({ event, positive, time }, card) => `${happened(event, positive)}${byWhen(card)} (${time})`],
+  ["binary", ({ column, positive }) => `${column} = ${positive}`],
+  ["signature", ({ signature }) => `a score of the signature ${signature} at or above its median`],
+  ["staining", ({ intensity, proportion, cutoff }) => `a staining index (${[intensity].flat().join(", ")}; ${[proportion].flat().join(", ")}) of at least ${short(cutoff)}`],
+]);
+
+const happened = (event, positive) => (positive === 1 || positive === true ? event : `${event} = ${positive}`);
+
+/** " by 60 months", of a card that has a horizon. */
+export const byWhen = ({ horizon, time_unit: unit }) => (horizon == null ? "" : [" by", short(horizon), unit].filter(Boolean).join(" "));
 
 const decisionFact = ({ card, threshold }) => (card.score ? fact("Cutoff", short(card.score.cutoff), card.score.words) : fact("Threshold", cut(threshold), card.threshold_origin));
 
@@ -236,9 +263,7 @@ export function detail({ result, name, model, explanation, failure }) {
     make("p", { class: "caution-inline" }, model.caution),
     unlikeness(result.prediction.out_of_distribution),
     ...profile(result.prediction.profile),
-    make("h3", {}, "What drove it, and where it lies"),
-    failure ? notice("warned", failure) : null,
-    driverTable(result, model, explanation, failure),
+    ...(result.prediction.profile ? whereItLies(result, model) : whatDroveIt(result, model, explanation, failure)),
     footnotes(explanation),
   ];
 }
@@ -293,13 +318,14 @@ function unlikeness(outside) {
     .filter(({ names }) => names.length > 0)
     .map(({ side, names }) => ({ name: listed(few(names)), text: `${names.length === 1 ? "lies" : "lie"} ${side} the training range.` }));
   if (outside.distance > outside.limit) {
-    const by = outside.drivers.length > 0 ? `, mostly by ${listed(outside.drivers)}` : "";
+    const by = outside.drivers.length > 0 ? `, mostly by ${listed(few(outside.drivers))}` : "";
     points.push({ name: "", text: `Taken together the values are farther from the training samples than these are from each other${by} (${far}).` });
   }
   if (points.length === 0) points.push({ name: "", text: "Most of its values are missing." });
   return make("div", { id: "unlike" }, notice("warned", "Unlike what the model was trained on: the score is an extrapolation.", points));
 }
 
+/** The first five of many: what comes below must stay in sight. */
 const few = (names) => (names.length <= 6 ? names : [...names.slice(0, 5), `${count(names.length - 5)} more`]);
 
 function refusal({ row, problem }, model) {
@@ -389,27 +415,54 @@ function lengthBar(share, limit, label) {
 
 // ---- features: value, range, contribution ----------------------------------------------------------------------------
 
+function whatDroveIt(result, model, explanation, failure) {
+  return [make("h3", {}, "What drove it, and where it lies"), failure ? notice("warned", failure) : null, driverTable(result, model, explanation, failure)];
+}
+
+/** Of a profile, which has no SHAP values: the features that decided its cluster, then those that lie outside the range. */
+function whereItLies(result, model) {
+  const outside = outsideOf(result.prediction);
+  const deciding = result.prediction.profile.deciding.map(({ feature }) => feature);
+  const leading = [...new Set([...deciding, ...outside.keys(), ...model.features.map(({ name }) => name)])].slice(0, MOST_LEADING);
+  const line = featureLines(result, model, outside);
+  const table = featureTable("Features with their values, and where these lie in the training samples", ["Feature", "Value", "Training samples"], leading.map((name) => line(name)));
+  return [make("h3", {}, "Where its values lie"), table, otherFeatures(othersThan(leading, model, outside), line)];
+}
+
+const outsideOf = (prediction) => new Map((prediction.out_of_distribution?.outside_range ?? []).map(({ feature, side }) => [feature, side]));
+
+/** The features that are not among the leading ones, those outside the range first. */
+const othersThan = (leading, model, outside) =>
+  model.features
+    .map(({ name }) => name)
+    .filter((name) => !leading.includes(name))
+    .sort((a, b) => outside.has(b) - outside.has(a));
+
+function featureLines(result, model, outside) {
+  const known = new Map(model.features.map((feature) => [feature.name, feature]));
+  return (name, moves) => featureLine(known.get(name) ?? { name }, result.row, outside.get(name), moves);
+}
+
+function featureTable(caption, heads, body) {
+  const head = heads.map((text, at) => make("th", { scope: "col", class: `col-${at}` }, text || make("span", { class: "visually-hidden" }, "Change")));
+  return make("table", { class: "drivers" }, make("caption", { class: "visually-hidden" }, caption), make("thead", {}, make("tr", {}, head)), make("tbody", {}, body));
+}
+
 function driverTable(result, model, explanation, failure) {
   const steps = explanation ? waterfall(explanation, result.prediction, model.limit) : null;
-  const outside = new Map((result.prediction.out_of_distribution?.outside_range ?? []).map(({ feature, side }) => [feature, side]));
-  const known = new Map(model.features.map((feature) => [feature.name, feature]));
+  const outside = outsideOf(result.prediction);
   const leading = steps ? steps.features.map(({ feature }) => feature) : [...outside.keys()];
-  const others = model.features.map(({ name }) => name).filter((name) => !leading.includes(name));
-  others.sort((a, b) => outside.has(b) - outside.has(a));
-  const line = (name, step) => featureLine(known.get(name) ?? { name }, result.row, outside.get(name), step, steps);
-  const body = make("tbody", {});
-  if (steps) body.append(totalLine("Base value", "the model's mean over its background", steps.base, steps, "base"));
+  const others = othersThan(leading, model, outside);
+  const featured = featureLines(result, model, outside);
+  const line = (name, step) => featured(name, [make("td", { class: "col-bar" }, step ? bar(step, steps) : null), make("td", { class: "col-change" }, step ? signed(step.shap) : null)]);
+  const body = [];
+  if (steps) body.push(totalLine("Base value", "the model's mean over its background", steps.base, steps, "base"));
   const shown = steps ? leading : [...leading, ...others].slice(0, MOST_SHOWN);
-  shown.forEach((name, index) => body.append(line(name, steps?.features[index])));
-  if (steps && steps.restCount > 0) body.append(restLine(steps));
-  if (steps) body.append(totalLine("Probability", sumWords(steps), steps.probability, steps, "total"));
-  const table = make(
-    "table",
-    { class: "drivers" },
-    make("caption", { class: "visually-hidden" }, "Features with their values, where these lie in the training samples, and how they move the probability"),
-    make("thead", {}, make("tr", {}, ["Feature", "Value", "Training samples", "Moves the probability", ""].map((text, at) => make("th", { scope: "col", class: `col-${at}` }, text || make("span", { class: "visually-hidden" }, "Change"))))),
-    body,
-  );
+  body.push(...shown.map((name, index) => line(name, steps?.features[index])));
+  if (steps && steps.restCount > 0) body.push(restLine(steps));
+  if (steps) body.push(totalLine("Probability", sumWords(steps), steps.probability, steps, "total"));
+  const caption = "Features with their values, where these lie in the training samples, and how they move the probability";
+  const table = featureTable(caption, ["Feature", "Value", "Training samples", "Moves the probability", ""], body);
   if (!steps) return [explanation === null && !failure ? make("p", { class: "quiet", id: "explaining" }, "Explaining…") : null, table];
   return [table, otherFeatures(others, line)];
 }
@@ -419,7 +472,7 @@ function otherFeatures(others, line) {
   if (others.length === 0) return null;
   const body = make("tbody", {});
   const open = () => {
-    if (body.childElementCount === 0) others.slice(0, MOST_SHOWN).forEach((name) => body.append(line(name, null)));
+    if (body.childElementCount === 0) others.slice(0, MOST_SHOWN).forEach((name) => body.append(line(name)));
   };
   const more = others.length > MOST_SHOWN ? `, the first ${MOST_SHOWN} shown` : "";
   return make("details", { class: "more", ontoggle: open }, make("summary", {}, `Values of the other ${plural(others.length, "feature")}${more}`), make("table", { class: "drivers" }, body));
@@ -457,7 +510,8 @@ function sumWords(steps) {
   return Math.abs(steps.sum - steps.probability) <= AGREES ? `base value and all changes: ${words}` : `the changes add up to ${probability(steps.sum)}, not to the score`;
 }
 
-function featureLine(feature, row, side, step, steps) {
+/** @param {Element[]} moves the cells on how it moves the probability, where it does. */
+function featureLine(feature, row, side, moves = []) {
   const text = row.texts.get(feature.name) ?? "";
   const value = row.values[feature.name];
   return make(
@@ -466,8 +520,7 @@ function featureLine(feature, row, side, step, steps) {
     make("th", { scope: "row" }, breakable(feature.name), feature.unit ? make("span", { class: "unit" }, ` ${feature.unit}`) : null),
     make("td", { class: "col-value" }, value === null || value === undefined ? make("span", { class: "quiet" }, feature.gap) : shortened(text.replace(/^-/, "−"))),
     make("td", { class: "col-strip" }, feature.range ? strip(feature.range, value) : null, side ? make("span", { class: "unlike" }, `${side} training range`) : null),
-    make("td", { class: "col-bar" }, step ? bar(step, steps) : null),
-    make("td", { class: "col-change" }, step ? signed(step.shap) : null),
+    moves,
   );
 }
 

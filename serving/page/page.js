@@ -86,7 +86,7 @@ function modelOf(described, agreed) {
 /** What the number is; of a profile, what became of the training patients of the row's cluster. */
 function probabilityWords(card) {
   const of = card.profile ? " in its cluster" : "";
-  if (card.horizon != null) return `risk of the event by ${draw.short(card.horizon)} ${card.time_unit ?? ""}`.trim() + of;
+  if (card.horizon != null) return `risk of the event${draw.byWhen(card)}${of}`;
   return card.profile ? `risk of the event${of}` : `probability of ${card.positive_label}`;
 }
 
@@ -332,6 +332,7 @@ function drawDetail() {
 }
 
 async function explainChosen() {
+  if (state.model.card.profile) return; // it has no SHAP values; what decided a row's cluster came with its score
   const number = state.chosen;
   const result = state.results[number];
   if (!result?.prediction || state.explanations.has(number) || state.explaining?.number === number) return;

@@ -554,6 +554,60 @@ def test_an_explanation_that_failed_is_said_and_tried_again(
     browser.explained()
 
 
+@pytest.mark.parametrize(
+    ("card", "words"),
+    [
+        (
+            {
+                "endpoint": '{"kind": "survival", "time": "pfs_months", "event": "progressed", "positive": 1, "horizon": 60.0}',
+                "horizon": 60.0,
+                "time_unit": "months",
+            },
+            "progressed by 60 months (pfs_months)",
+        ),
+        (
+            {
+                "endpoint": '{"kind": "survival", "time": "days", "event": "status", "positive": "1:DEAD", "horizon": null}',
+                "horizon": 1826.0,
+                "time_unit": "days",
+            },
+            "status = 1:DEAD by 1826 days (days)",
+        ),
+        ({"endpoint": '{"kind": "binary", "column": "Target", "positive": "high <b>"}'}, "Target = high <b>"),
+        (
+            {"endpoint": '{"kind": "signature", "signature": "buffa2010"}'},
+            "a score of the signature buffa2010 at or above its median",
+        ),
+        (
+            {"endpoint": '{"kind": "staining", "intensity": ["i1", "i2"], "proportion": ["p1", "p2"], "cutoff": 3.0}'},
+            "a staining index (i1, i2; p1, p2) of at least 3",
+        ),
+        ({"endpoint": '{"kind": "constructor"}'}, '{"kind": "constructor"}'),
+        ({"endpoint": "null"}, "null"),
+        ({"endpoint": "hypoxia by pimonidazole"}, "hypoxia by pimonidazole"),
+    ],
+)
+def test_what_is_predicted_is_said_in_words(
+    browser: Browser, pretend: Callable[..., tuple[str, Pretended]], card: dict[str, Any], words: str
+) -> None:
+    url, _ = pretend(card=card)
+    browser.open(url)
+    assert browser.text("#about-endpoint").startswith(f"Predicts: {words}. A probability at or above the threshold")
+
+
+def test_of_many_values_that_drive_a_row_out_of_range_five_are_named(
+    browser: Browser, pretend: Callable[..., tuple[str, Pretended]]
+) -> None:
+    names = [f"f{at:02}" for at in range(65)]
+    url, _ = pretend(features=names)
+    browser.open(url)
+    browser.drop(as_csv([dict.fromkeys(names, 9)]))
+    browser.scored()
+    said = " ".join(browser.text("#unlike").split())
+    assert said.count("f00, f01, f02, f03, f04 and 60 more") == 2
+    assert "f05" not in said
+
+
 def test_a_server_that_is_gone_is_said_to_be(browser: Browser) -> None:
     with served(Pretended().application()) as url:
         browser.open(url)

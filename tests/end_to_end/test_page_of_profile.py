@@ -16,7 +16,7 @@ from serving.loader import LoadedModel
 from serving.predictor import Predictor
 from tests.end_to_end import test_page_in_browser
 from tests.end_to_end.test_page_in_browser import Browser, downloaded, served
-from tests.serving.profiles import GROUPS, NAME, Planted, planted
+from tests.serving.profiles import FEATURES, GROUPS, NAME, Planted, planted
 
 browser = test_page_in_browser.browser
 
@@ -28,9 +28,7 @@ def made() -> Planted:
 
 @pytest.fixture(scope="module")
 def predictor(made: Planted) -> Predictor:
-    predictor = Predictor(LoadedModel(NAME, "1", made.bundle))
-    predictor.explainer.warm()
-    return predictor
+    return Predictor(LoadedModel(NAME, "1", made.bundle))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,6 @@ def test_the_page_says_which_cluster_how_far_each_is_and_what_decided(
     expected = predictor.predict_table(table)
     for row in range(3):
         browser.choose(row)
-        browser.explained()
         own = f"cluster {GROUPS[row] + 1}"
         assert browser.one("#cluster").get_attribute("data-cluster") == own
         assert own in browser.text("tr.chosen")
@@ -69,8 +66,10 @@ def test_the_page_says_which_cluster_how_far_each_is_and_what_decided(
             assert float(distance) == pytest.approx(expected[f"distance.{name.replace(' ', '_')}"][row], rel=1e-9)
         assert len(browser.all("#deciding tr[data-deciding]")) == 5
         assert browser.all("#unlike-any") == []
+        assert "Moves the probability" not in browser.text("#detail")
         assert RESEARCH_USE_ONLY in browser.text("#detail")
     assert browser.logged() == []
+    assert not any(url.endswith("/explain") for url in browser.asked())
 
 
 def test_a_patient_who_is_like_no_cluster_is_said_to_be(browser: Browser, endpoint: str, table: pd.DataFrame) -> None:
@@ -78,9 +77,37 @@ def test_a_patient_who_is_like_no_cluster_is_said_to_be(browser: Browser, endpoi
     browser.drop(table.to_csv(index=False))
     browser.scored()
     browser.choose(3)
-    browser.explained()
     assert "Unlike any cluster" in browser.text("#unlike-any")
     assert "Unlike what the model was trained on" in browser.text("#unlike")
+
+
+def test_every_feature_is_shown_with_where_it_lies_those_that_decided_first(
+    browser: Browser, endpoint: str, table: pd.DataFrame
+) -> None:
+    browser.open(endpoint)
+    browser.drop(table.to_csv(index=False))
+    browser.scored()
+    browser.choose(0)
+    deciding = [one.get_attribute("data-deciding") for one in browser.all("#deciding tr[data-deciding]")]
+    shown = [one.get_attribute("data-feature") for one in browser.all(".drivers tr[data-feature]")]
+    assert shown[:5] == deciding
+    assert sorted(shown) == sorted(FEATURES)
+    assert len(browser.all(".drivers .strip")) == len(FEATURES)
+    assert "Where its values lie" in browser.text("#detail")
+    assert browser.all("#explaining") == []
+
+
+def test_of_three_hundred_features_outside_the_range_few_are_named_and_the_clusters_stay_in_sight(browser: Browser) -> None:
+    made = planted(horizon=60.0, wide=293)
+    predictor = Predictor(LoadedModel(NAME, "1", made.bundle))
+    with served(Edge(create_app({NAME: predictor}), EdgeSettings())) as url:
+        browser.open(url)
+        browser.drop(pd.DataFrame([made.far()]).to_csv(index=False))
+        browser.scored()
+        assert "and 295 more lie above the training range" in " ".join(browser.text("#unlike").split())
+        assert browser.run("return document.getElementById('unlike').getBoundingClientRect().height") < 400
+        assert len(browser.all(".drivers tr[data-feature]")) == 10
+        assert "Values of the other 290 features" in browser.text("#detail")
 
 
 def test_the_card_names_the_clusters_and_that_they_are_exploratory(browser: Browser, endpoint: str, made: Planted) -> None:

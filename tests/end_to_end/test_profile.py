@@ -135,12 +135,13 @@ def test_a_patient_of_ten_standard_deviations_is_flagged_over_http_and_offline(t
     assert scored["cluster"] == found["profile"]["cluster"]
 
 
-def test_three_hundred_features_are_explained_in_time(trained: Trained, server: Started) -> None:
+def test_three_hundred_features_are_explained_by_what_decided(trained: Trained, server: Started) -> None:
     [found] = predictions(server, trained.rows()[:1], "explain")
-    explanation = found["explanation"]
-    total = explanation["base_value"] + sum(one["shap"] for one in explanation["features"]) + explanation["rest"]
-    assert total == pytest.approx(found["probability"], abs=1e-6)
-    assert found["profile"]["deciding"]
+    profile = found["profile"]
+    assert found["explanation"] is None
+    assert len(profile["deciding"]) == 5
+    whole = sum(one["contribution"] for one in profile["deciding"]) + profile["rest"]
+    assert whole == pytest.approx(profile["margin"], rel=1e-9)
 
 
 def test_the_model_says_what_it_is(trained: Trained, server: Started) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,6 +16,8 @@ from click.testing import CliRunner, Result
 from features.bundle import RESEARCH_USE_ONLY
 from features.errors import BundleError, InputError
 from serving import cli
+from tests.serving.profiles import NAME as PROFILE
+from tests.serving.profiles import planted
 from tests.serving.registered import FEATURES, NAME, Registered, register, rows_like_training, small_bundle
 
 
@@ -193,3 +197,45 @@ def test_serve_says_nothing_of_an_address_before_its_log_was_tried(
         )
     assert capsys.readouterr().out == ""
     assert not no_server
+
+
+@pytest.fixture
+def welcome(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """What `hypoxia serve` says of a registered model before it becomes the server, which it does not here."""
+    served: list[Any] = []
+    monkeypatch.setattr(cli, "become_server", lambda *what: served.append(what))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def say(registered: Registered) -> str:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        said = run("serve", "--model", registered.name, "--port", port, "--tracking-uri", registered.uri).stderr
+        assert len(served) == 1
+        return said
+
+    return say
+
+
+def body_of(said: str) -> str:
+    [command] = [line for line in said.splitlines() if line.startswith("  curl")]
+    return shlex.split(command)[-1]
+
+
+def test_the_command_to_try_names_every_feature_of_a_small_model(registered: Registered, welcome: Callable[..., str]) -> None:
+    said = welcome(registered)
+    [row] = json.loads(body_of(said))["rows"]
+    assert list(row["features"]) == list(FEATURES)
+    assert "Template CSV" not in said
+
+
+def test_of_three_hundred_features_it_names_two_and_says_where_the_others_are(
+    tmp_path: Path, welcome: Callable[..., str]
+) -> None:
+    made = planted(wide=293)
+    registered = register(made.bundle, tmp_path, PROFILE, golden=made.patients[:2] + 0.1)
+    said = welcome(registered)
+    assert body_of(said) == '{"rows": [{"id": "a", "features": {"volume": 0.0, "entropy": 0.0, ...}}]}'
+    assert "(300 features)" in said
+    assert f"/v1/models/{PROFILE}/schema" in said
+    assert "Template CSV" in said
+    assert len(said) < 1000

@@ -20,7 +20,8 @@ from hypothesis.extra.numpy import arrays
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 
 from features.bundle import load_bundle, save_bundle
-from serving.app import create_app
+from features.errors import InputError
+from serving.app import Answerers, create_app
 from serving.loader import LoadedModel
 from serving.open_inference import InferResponse
 from serving.predictor import TOO_LARGE, Predictor
@@ -250,24 +251,54 @@ def test_the_cluster_is_the_nearest_and_every_number_finite(made: Planted, asked
     assert profile["unlike_any_cluster"] == (profile["distances"][profile["cluster"]] > profile["limit"])
 
 
-def test_an_explanation_of_the_risk_adds_up(made: Planted, asked: Client) -> None:
-    for found in answer(asked, *made.rows[:3], explain=True):
-        explanation = found["explanation"]
-        total = explanation["base_value"] + sum(one["shap"] for one in explanation["features"]) + explanation["rest"]
-        assert total == pytest.approx(found["probability"], abs=1e-6)
-        assert found["profile"]["deciding"]
+@pytest.fixture
+def without_shap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants SHAP values fails."""
+
+    def refuse() -> None:
+        raise AssertionError("SHAP was asked for")
+
+    monkeypatch.setattr("serving.explainer.load_shap", refuse)
 
 
-def test_three_hundred_features_are_explained_and_decided_upon() -> None:
+@pytest.mark.usefixtures("without_shap")
+@pytest.mark.parametrize("action", ["predict", "explain"])
+def test_what_decided_is_the_explanation_and_no_shap_values_are_made(made: Planted, asked: Client, action: str) -> None:
+    body = {"rows": [{"features": row} for row in made.rows[:32]], "explain": True}
+    response = asked.ask("POST", f"/v1/models/{NAME}/{action}", json=body)
+    assert response.status_code == 200
+    found = response.json()["predictions"]
+    assert [one["explanation"] for one in found] == [None] * 32
+    assert [one["profile"] for one in found] == [one["profile"] for one in answer(asked, *made.rows[:32])]
+    assert all(one["profile"]["deciding"] for one in found)
+
+
+@pytest.mark.usefixtures("without_shap")
+def test_explanations_do_not_wait_for_each_other(made: Planted, asked: Client) -> None:
+    async def all_at_once() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(asked.app), base_url="http://testserver") as client:
+            body = {"rows": [{"features": made.rows[0]}]}
+            return await asyncio.gather(*(client.post(f"/v1/models/{NAME}/explain", json=body) for _ in range(40)))
+
+    assert {response.status_code for response in asyncio.run(all_at_once())} == {200}
+
+
+@pytest.mark.usefixtures("without_shap")
+def test_there_is_no_explanation_to_make_ready(profile: Predictor, caplog: pytest.LogCaptureFixture) -> None:
+    Answerers({NAME: profile}).warm()
+    assert profile.explainer is None
+    assert caplog.records == []
+
+
+def test_three_hundred_features_are_decided_upon() -> None:
     made = planted(wide=293)
     predictor = Predictor(LoadedModel(NAME, "1", made.bundle))
     [found] = answer(Client(create_app({NAME: predictor})), made.rows[0], explain=True)
-    assert found["profile"]["cluster"] == OWN[0]
-    assert len(found["profile"]["deciding"]) == 5
-    explanation = found["explanation"]
-    assert explanation["rest_count"] == 290
-    total = explanation["base_value"] + sum(one["shap"] for one in explanation["features"]) + explanation["rest"]
-    assert total == pytest.approx(found["probability"], abs=1e-6)
+    profile = found["profile"]
+    assert profile["cluster"] == OWN[0]
+    assert len(profile["deciding"]) == 5
+    whole = sum(one["contribution"] for one in profile["deciding"]) + profile["rest"]
+    assert whole == pytest.approx(profile["margin"], rel=1e-9)
 
 
 def test_another_model_has_no_profile(client: Client) -> None:
@@ -343,6 +374,14 @@ def test_the_command_writes_the_clusters_of_a_table_and_says_how_many_are_unlike
     assert first["cluster"] == OWN[0]
     assert list(first["distances"]) == NAMES
     assert first["margin"] == pytest.approx(scored["margin"][0], rel=1e-12)
+
+
+def test_the_command_has_no_shap_values_of_a_profile_and_says_where_to_ask(made: Planted, tmp_path: Path) -> None:
+    registered = register(made.bundle, tmp_path, NAME, golden=made.patients[:2] + 0.1)
+    table = tmp_path / "table.csv"
+    pd.DataFrame(made.rows).to_csv(table, index=False)
+    with pytest.raises(InputError, match=f"{NAME} assigns patients to clusters .* leave out --explain"):
+        run("predict", "--model", NAME, table, "--explain", "--json", "--tracking-uri", registered.uri)
 
 
 def test_values_do_not_come_into_a_log(made: Planted, asked: Client, caplog: pytest.LogCaptureFixture) -> None:
