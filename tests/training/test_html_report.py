@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from features.bundle import RESEARCH_USE_ONLY
-from training.html_report import MOST_ROWS, SHOWN, Section, html_report, shown
+from training.html_report import MOST_ROWS, SHOWN, Findings, Picture, Section, Table, html_report, shown
 
 # Elements that have no end.
 VOID = {"meta", "img", "br"}
@@ -69,10 +69,15 @@ def report() -> str:
         "132 patients",
         [
             Section(
-                "Summary", ("Three clusters.", "<script>alert(1)</script>"), warnings=("Clusters follow the scanner.", "Few.")
+                "Summary",
+                ("Three clusters.", Findings((("Found", "one"), ("Found", "two"), ("Note", "<script>alert(1)</script>")))),
+                ("Clusters follow the scanner.", "Few."),
             ),
-            Section("Tables", tables=(("Associations", tests), ("Ranking", features), ("Nothing", tests.iloc[:0]))),
-            Section("Figures", figures=(('As a "figure"', drawn()), ("As bytes", picture()))),
+            Section(
+                "Tables",
+                (Table("Associations", tests, "How it is read."), Table("Ranking", features), Table("Nothing", tests[:0])),
+            ),
+            Section("Figures", (Picture('As a "figure"', drawn()), "Between them.", Picture("As bytes", picture()))),
         ],
     )
 
@@ -142,13 +147,46 @@ def test_a_long_table_is_folded_after_its_first_rows(page) -> None:
     assert page.words.count(f"f{SHOWN}") == 1
 
 
+def test_a_long_table_can_be_shown_whole() -> None:
+    table = pd.DataFrame({"level": [f"level {number}" for number in range(40)]})
+    page = Page(html_report("t", "s", [Section("Table 2", (Table("Table 2", table, whole=True),))]))
+    assert not page.all("details")
+    assert page.words.count("level 39") == 1
+
+
+def test_parts_are_in_the_order_that_they_are_given(page) -> None:
+    order = [
+        "Three clusters.",
+        "Found",
+        "one",
+        "two",
+        "Note",
+        "Associations",
+        "How it is read.",
+        "Ranking",
+        'As a "figure"',
+        "Between them.",
+        "As bytes",
+    ]
+    assert [page.words.index(words) for words in order] == sorted(page.words.index(words) for words in order)
+    assert page.words.count("Found") == 1
+
+
+def test_columns_of_numbers_are_set_to_the_right_words_are_not() -> None:
+    table = pd.DataFrame(
+        {"mutated": ["14 (15%)", "0 (0%)"], "median": [42.2, "not reached"], "p": ["", 0.01], "test": ["chi-square", "t"]}
+    )
+    page = Page(html_report("t", "s", [Section("T", (Table("T", table),))]))
+    assert [heading.get("class") for heading in page.all("th")] == ["num", "num", "num", None]
+
+
 def test_a_table_without_rows_says_so(page) -> None:
     assert "none" in page.words
 
 
 def test_a_table_too_long_for_a_browser_is_cut_and_says_so() -> None:
     genes = pd.DataFrame({"difference": np.zeros(MOST_ROWS + 500)})
-    page = Page(html_report("t", "s", [Section("Genes", tables=(("Genes", genes),))]))
+    page = Page(html_report("t", "s", [Section("Genes", (Table("Genes", genes),))]))
     assert "The first 1000 of 1500 rows: Genes" in page.words
     assert len(page.all("tr")) == MOST_ROWS + SHOWN + 2
 
@@ -156,12 +194,12 @@ def test_a_table_too_long_for_a_browser_is_cut_and_says_so() -> None:
 def test_levels_of_index_and_columns_are_all_shown() -> None:
     index = pd.MultiIndex.from_tuples([("stage", "I"), ("stage", "II")], names=["column", "level"])
     table = pd.DataFrame([[1, 2], [3, 4]], index=index, columns=pd.MultiIndex.from_tuples([("n", "cluster 1"), ("n", "")]))
-    page = Page(html_report("t", "s", [Section("Table 2", tables=(("Table 2", table),))]))
+    page = Page(html_report("t", "s", [Section("Table 2", (Table("Table 2", table),))]))
     assert page.words[-10:] == ["column", "level", "n, cluster 1", "n", "stage", "I", "1", "2", "stage", "II", "3", "4"][-10:]
 
 
 def test_equal_sections_give_an_equal_page() -> None:
-    first, second = (html_report("t", "s", [Section("F", figures=(("f", drawn()),))]) for _ in range(2))
+    first, second = (html_report("t", "s", [Section("F", (Picture("f", drawn()),))]) for _ in range(2))
     assert first == second
 
 
@@ -171,13 +209,18 @@ def test_equal_sections_give_an_equal_page() -> None:
         (0.0123, "p_value", "0.012"),
         (3.14e-6, "q_value", "3.1e-06"),
         (0.0123, "p", "0.012"),
-        (0.51234, "proportion", "0.5123"),
-        (0.51234, "top", "0.5123"),
+        (0.0123, "p, corrected (Holm)", "0.012"),
+        (0.51234, "proportion", "0.512"),
+        (0.51234, "top", "0.512"),
+        (0.51234, "share of features", "51%"),
+        (0.51234, "hazard ratio (95% interval)", "0.51"),
+        (2.0, "fold change", "2.00"),
+        (0.51234, "median, risk group", "0.512"),
         (1e-20, "statistic", "1e-20"),
         (123456.7, "loss", "123457"),
         (np.int64(132), "n", "132"),
         (np.float64(132), "n", "132"),
-        (np.inf, "ratio", "inf"),
+        (np.inf, "odds ratio", "∞"),
         (np.nan, "p_value", "–"),
         (None, "reason", "–"),
         (pd.NA, "reason", "–"),
@@ -190,9 +233,17 @@ def test_numbers_are_printed_as_they_are_read(value, column, words) -> None:
     assert shown(value, column) == words
 
 
+def test_a_q_of_zero_is_less_than_its_permutations_can_tell() -> None:
+    assert [shown(value, "q", 0.001) for value in (0.0, 0.001, 0.2)] == ["< 0.001", "0.001", "0.2"]
+    assert shown(0.0, "difference", 0.001) == "0"
+
+
 @given(st.text(min_size=1), st.text())
 def test_no_name_of_a_patient_or_column_becomes_an_element(name, value) -> None:
     table = pd.DataFrame({name: [value]}, index=pd.Index([value], name=name))
-    page = Page(html_report(name, value, [Section(name, (value,), ((name, table),), (), (value,))]))
-    plain = Page(html_report("a", "b", [Section("c", ("d",), (("e", pd.DataFrame({"f": ["g"]}, index=["h"])),), (), ("i",))]))
+    page = Page(
+        html_report(name, value, [Section(name, (value, Table(name, table, name), Findings(((name, value),))), (value,))])
+    )
+    table = pd.DataFrame({"f": ["g"]}, index=["h"])
+    plain = Page(html_report("a", "b", [Section("c", ("d", Table("e", table, "f"), Findings((("g", "h"),))), ("i",))]))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+    from training.molecular.groups import FoundGroups
     from training.molecular.run import Correlates
     from training.molecular.study import CorrelatesStudy
 
@@ -48,12 +50,24 @@ def correlate(study: Path, out: Path, force: bool, tracking_uri: str | None, as_
     grouping too: {kind: table, path: groups.csv, patient: patient, column: class}. Paths are relative to STUDY. Of expression,
     mutations and proteins one is enough. Patients are matched by name: a sample is of the patient whose name it begins with.
 
+    Two groups are compared with each other: differences are those of the second, and above 0 is higher there. Groups are in the
+    order of their numbers or letters, but of opposites the positive is the second (not hypoxic, hypoxic; low, high; no, yes);
+    combine: [[normoxic], [hypoxic]] orders them otherwise. Of several groups each is compared with the rest.
+
+    Expression is in logarithms to the base 2 (source's scale: log2 takes them) or log ratios, of which fold changes are given and
+    may be limited (fold_change: 1.5). z scores are told by their look, and then there are none; units: log2 or units: other
+    settles it.
+
     \b
     genes          SAM (permutations of the groups) and limma's moderated t; two groups, or each against the rest
     gene sets      GSEA by signal to noise, and a score in each patient (z scores, or ssGSEA); local GMT files only
     mutations      Fisher's exact test of every gene, and of every gene set as a pathway
     surroundings   stromal and immune scores of ESTIMATE, where the table has their genes
     proteins       ordinal scores, by Mann-Whitney's or Kruskal and Wallis's test
+
+    More keys of molecular, with what they are if left out: fold_change (1), false_discovery (0.05), permutations (1000),
+    smallest_set (15), largest_set (500), set_scores (z, or ssgsea), microenvironment (where the genes are there), patient (the
+    column of patients: patient), sequenced (a table of all who were), silent (false), fewest_mutated (3), units.
 
     Every table has a false discovery rate of its own; several groups, each compared with the rest, share that of the genes. A
     group of fewer than four patients is refused. The folder has the tables (CSV), pictures (PNG), summary.json and report.html,
@@ -70,12 +84,12 @@ def correlate(study: Path, out: Path, force: bool, tracking_uri: str | None, as_
 
     _refuse_folder(out, force)
     settings = load_correlates(study)
-    groups = load_groups(settings, store_address(tracking_uri))
+    grouped = load_groups(settings, store_address(tracking_uri))
     molecules = load_molecules(settings.molecular, settings.folder)
     console = stderr_console()
-    say(console, "Groups", _sizes(groups))
+    say(console, "Groups", _sizes(grouped.groups))
     with TerminalProgress(console, 0) as progress:
-        found = run_correlates(settings.molecular, molecules, groups, settings.rng, progress)
+        found = _with_groups(run_correlates(settings.molecular, molecules, grouped.groups, settings.rng, progress), grouped)
         progress.stage("pictures and the report")
         _write(settings, found, out)
     _print(console, found, out)
@@ -86,10 +100,16 @@ def correlate(study: Path, out: Path, force: bool, tracking_uri: str | None, as_
 def _refuse_folder(out: Path, force: bool) -> None:
     if not out.exists() or not any(out.iterdir()):
         return
+    if not (out / SUMMARY).is_file():
+        raise InputError(f"{out} holds other files than a report of correlates; name another folder with --out.")
     if not force:
         raise InputError(f"{out} is there already; name another folder with --out, or replace it with --force.")
-    if not (out / SUMMARY).is_file():
-        raise InputError(f"{out} holds other files than a report of correlates, which --force would remove; name another folder.")
+
+
+def _with_groups(found: Correlates, grouped: FoundGroups) -> Correlates:
+    """What was found, after who was left out before it was looked for."""
+    notes, warnings = (*grouped.notes, *found.notes), (*grouped.warnings, *found.warnings)
+    return replace(found, notes=notes, warnings=warnings)
 
 
 def _write(settings: CorrelatesStudy, found: Correlates, out: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Higher, lower and like in the group of interest.
 HIGHER, LOWER, ALIKE = "#b2182b", "#2166ac", "#b8b8b8"
 MOST_GENES, MOST_CLASSES, MOST_PANELS = 30, 8, 12
+MOST_WITHIN = 0.99  # share of the genes that a volcano's axis reaches
 # Where the name of a point is tried, in points from it: beside it first, then further off.
 OFFSETS = [
     (across * far, up * far)
@@ -27,43 +28,64 @@ OFFSETS = [
 ]
 
 
-def volcano(table: pd.DataFrame, *, fold_change: float = 1.0, title: str = "", named: int = 24) -> Figure:
+def volcano(table: pd.DataFrame, *, fold_change: float = 1.0, title: str = "", named: int = 24, units: str = "log2") -> Figure:
     """Genes by how much and how surely they differ, the most extreme of the called ones named.
+
+    The axis reaches as far as the called genes and 99% of all; genes beyond are arrowheads at its edge.
 
     Parameters
     ----------
     table : DataFrame
-        Index gene; difference (of the means, in log2), called, and p_value or else q_value. What is 0 is drawn at the smallest
+        Index gene; difference (of the means), called, and p_value or else q_value. What is 0 is drawn at the smallest
         that is not.
     fold_change : float
         Its limits are drawn where it is above 1.
     title : str
     named : int
         Genes that are named at most; names that find no room are left out.
+    units : str
+        Of the differences.
     """
     from matplotlib.figure import Figure
 
     measure = "p_value" if "p_value" in table else "q_value"
     known = table.dropna(subset=["difference", measure])
+    called = known["called"].to_numpy(dtype=bool)
+    reach = _reach(known["difference"].to_numpy(dtype=float), called, fold_change)
     points = pd.DataFrame({"x": known["difference"], "y": _heights(known[measure])})
     figure = Figure(figsize=(6.6, 5.6), layout="constrained")
     axes = figure.subplots()
-    called = known["called"].to_numpy(dtype=bool)
+    within = (points["x"].abs() <= reach).to_numpy()
     for own, colour, words in _sides(points["x"].to_numpy(), called):
-        axes.scatter(points["x"][own], points["y"][own], s=7 if colour == ALIKE else 12, color=colour, linewidths=0, label=words)
+        shown, size = points[own & within], 7 if colour == ALIKE else 12
+        axes.scatter(shown["x"], shown["y"], s=size, color=colour, linewidths=0, label=words)
     if fold_change > 1:
         for limit in (-np.log2(fold_change), np.log2(fold_change)):
             axes.axvline(limit, color="black", linestyle=":", linewidth=0.8)
-    reach = 1.15 * max(points["x"].abs().max() if len(points) else 1.0, 0.1)
-    axes.set(xlim=(-reach, reach), xlabel="difference of means (log2)", ylabel=f"-log10 {measure.split('_')[0]}")
+    axes.set(xlim=(-reach, reach), xlabel=f"difference of means ({units})", ylabel=f"-log10 {measure.split('_')[0]}")
+    _beyond(axes, points[~within], reach)
     axes.margins(y=0.1)
     axes.set_ylim(bottom=-0.02 * axes.get_ylim()[1])
     axes.set_title(title, fontsize=10)
-    figure.legend(loc="outside lower center", fontsize=8, ncols=3, frameon=False, markerscale=1.6)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=4, frameon=False, markerscale=1.6, columnspacing=1.2)
     extreme = (points[called]["x"].abs() * points[called]["y"]).sort_values(ascending=False, kind="stable").index
     figure.draw_without_rendering()  # what is where is known only once the figure is laid out
     _name_points(axes, points[called].loc[extreme], named)
     return figure
+
+
+def _reach(difference: np.ndarray, called: np.ndarray, fold_change: float) -> float:
+    """Half the width of a volcano: one gene that is far off, and not called, does not squeeze the others."""
+    most = [np.quantile(np.abs(difference), MOST_WITHIN)] if len(difference) else []
+    return float(1.15 * max([0.1, np.log2(fold_change), *np.abs(difference[called]), *most]))
+
+
+def _beyond(axes: Axes, points: pd.DataFrame, reach: float) -> None:
+    for side, marker in ((points["x"] > 0, ">"), (points["x"] < 0, "<")):
+        edge = np.sign(points["x"][side]) * reach
+        axes.scatter(edge, points["y"][side], s=22, marker=marker, color=ALIKE, edgecolors="black", linewidths=0.4, clip_on=False)
+    if len(points):
+        axes.scatter([], [], s=22, marker=">", color=ALIKE, edgecolors="black", linewidths=0.4, label=f"beyond ({len(points)})")
 
 
 def _heights(values: pd.Series) -> np.ndarray:
@@ -126,6 +148,7 @@ def _annotated(axes: Axes, name: str, at: tuple[float, float], across: float, up
 
 
 def _covers(box: Bbox, marks: np.ndarray) -> bool:
+    box = box.padded(2)  # a point is more than its middle
     return bool(np.any((marks[:, 0] > box.x0) & (marks[:, 0] < box.x1) & (marks[:, 1] > box.y0) & (marks[:, 1] < box.y1)))
 
 
@@ -137,7 +160,7 @@ def sam_plot(expected: np.ndarray, observed: np.ndarray, delta: float, called: n
     expected, observed : ndarray of shape (n_genes,)
         Of one gene each, in any order.
     delta : float
-        Half the height of the band; it is not drawn where this is not finite.
+        Half the height of the band; there is none where this is 0, or missing since no gene is called at any.
     called : ndarray of shape (n_genes,), bool
 
     References
@@ -152,14 +175,20 @@ def sam_plot(expected: np.ndarray, observed: np.ndarray, delta: float, called: n
     for own, colour, words in _sides(observed, called.astype(bool)):
         axes.scatter(expected[own], observed[own], s=9, color=colour, linewidths=0, label=words)
     ends = np.array([np.min(expected), np.max(expected)])
-    axes.plot(ends, ends, color="black", linewidth=0.8)
-    if np.isfinite(delta):
+    axes.plot(ends, ends, color="black", linewidth=0.8, label=_band(delta))
+    if delta > 0:
         axes.plot(ends, ends + delta, color="black", linestyle="--", linewidth=0.8, label=f"delta {delta:.3g}")
         axes.plot(ends, ends - delta, color="black", linestyle="--", linewidth=0.8)
     axes.set(xlabel="expected d (mean of permutations)", ylabel="observed d")
     axes.set_title(title, fontsize=10)
     axes.legend(loc="upper left", fontsize=8, markerscale=1.6)
     return figure
+
+
+def _band(delta: float) -> str:
+    if np.isnan(delta):
+        return "as expected (no delta calls a gene)"
+    return "as expected" if delta > 0 else "as expected (delta 0)"
 
 
 def enrichment_plot(

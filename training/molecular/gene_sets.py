@@ -36,12 +36,12 @@ class GeneSets:
 
         Examples
         --------
-        >>> within({"HYPOXIA": ("CA9", "LDHA"), "SMALL": ("CA9", "MYC")}, ["CA9", "LDHA", "X"], smallest=2).words
-        'Gene sets tested in the expression: 1 of 2; 1 left out: fewer than 2 genes in the table (the first: SMALL, 1 of 2 genes).'
+        >>> within({"BOTH": ("CA9", "LDHA"), "ONE": ("CA9", "MYC")}, ["CA9", "LDHA", "X"], smallest=2).words
+        'Gene sets tested in the expression: 1 of 2; 1 left out: fewer than 2 genes in the table (the first: ONE, 1 of 2).'
         """
         parts = [f"Gene sets tested in the expression: {len(self.sets)} of {len(self.sets) + len(self.left_out)}"]
         for why, rows in self.left_out.groupby("why", sort=False):
-            first = f"{rows.index[0]}, {rows['found'].iloc[0]} of {rows['listed'].iloc[0]} genes"
+            first = f"{rows.index[0]}, {rows['found'].iloc[0]} of {rows['listed'].iloc[0]}"
             parts.append(f"{len(rows)} left out: {why} (the first: {first})")
         return f"{'; '.join(parts)}."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -15,16 +16,33 @@ from features.sources import read_table
 from training.components import component_scores
 from training.gate import check_predictions
 from training.judged import JudgedModel, find_model, load_judged
-from training.molecular.grouping import as_read
+from training.molecular.grouping import group_names
 from training.molecular.study import CorrelatesStudy, TableGrouping
 from training.tracking import Store, artifacts_of, open_existing
 
 # A column with more different values is no grouping.
 MOST_GROUPS = 12
-CLUSTERS = "clusters.csv"
+CLUSTERS, CLUSTER = "clusters.csv", "cluster"
 
 
-def load_groups(study: CorrelatesStudy, uri: str) -> pd.Series:
+@dataclass(frozen=True)
+class FoundGroups:
+    """Patients by group, and who is of none.
+
+    Attributes
+    ----------
+    groups : Series of categories, index: patient
+        In the order in which they are compared: the differences of two groups are those of the second.
+    notes, warnings : tuple of str
+        Who was left out; groups that may be the same.
+    """
+
+    groups: pd.Series
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def load_groups(study: CorrelatesStudy, uri: str) -> FoundGroups:
     """Group of each patient, in words.
 
     Parameters
@@ -32,22 +50,20 @@ def load_groups(study: CorrelatesStudy, uri: str) -> pd.Series:
     uri : str
         MLflow store, of which a model is to be looked up in.
 
-    Returns
-    -------
-    Series of categories, index: patient
-        In the order in which they are compared: the differences of two groups are those of the second.
-
     Raises
     ------
     InputError
         There is no such table, column or model; the column is no grouping; `combine` names a group that is not there.
     """
     grouping = study.grouping
+    notes: tuple[str, ...] = ()
     if isinstance(grouping, TableGrouping):
-        found, prefix = _of_table(grouping, study.folder), grouping.column
+        (found, notes), prefix = _of_table(grouping, study.folder), grouping.column
     else:
-        found, prefix = of_model(open_existing(uri, grouping.model), grouping.model), "cluster"
-    return named_groups(found, prefix, study.combine)
+        found, prefix = of_model(open_existing(uri, grouping.model), grouping.model), CLUSTER
+    groups = named_groups(found, prefix, study.combine)
+    unnamed = _left_out(len(found) - len(groups), "a group that combine does not name")
+    return FoundGroups(groups, (*notes, *unnamed), _told_apart_by_case(group_names(found)))
 
 
 def named_groups(found: pd.Series, prefix: str, combine: Sequence[Sequence[int | str]] | None) -> pd.Series:
@@ -66,19 +82,46 @@ def named_groups(found: pd.Series, prefix: str, combine: Sequence[Sequence[int |
     --------
     >>> found = pd.Series(["1", "2", "3"], index=["p1", "p2", "p3"])
     >>> named_groups(found, "cluster", [[1, 2], [3]]).tolist()
-    ['cluster 1+2', 'cluster 1+2', 'cluster 3']
+    ['clusters 1 and 2', 'clusters 1 and 2', 'cluster 3']
     """
-    ordered = found.cat.categories if isinstance(found.dtype, pd.CategoricalDtype) else sorted(found.unique(), key=as_read)
-    there = [name for name in map(str, ordered) if (found == name).any()]
-    parts = [[name] for name in there] if combine is None else [[str(one) for one in part] for part in combine]
+    there = group_names(found)
+    parts = [[name] for name in there] if combine is None else [[_tidy(str(one)) for one in part] for part in combine]
     absent = [name for part in parts for name in part if name not in there]
     if absent:
         raise InputError(f"combine names the group {absent[0]!r}, which no patient is of; groups: {', '.join(there)}.")
     numbers = all(name.isdigit() for name in there)
-    words = [f"{prefix} {'+'.join(part)}" if numbers else " + ".join(part) for part in parts]
+    words = [_with_prefix(prefix, part) if numbers else _listed(part) for part in parts]
     meant = {name: word for part, word in zip(parts, words, strict=True) for name in part}
     kept = found[found.isin(list(meant))].astype(str).map(meant)
     return kept.astype(pd.CategoricalDtype(words)).rename("group")
+
+
+def _with_prefix(prefix: str, part: Sequence[str]) -> str:
+    """Numbers of one group after their word, which has a plural where it is the one of clusters."""
+    return f"{prefix}{'s' if prefix == CLUSTER and len(part) > 1 else ''} {_listed(part)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _tidy(name: str) -> str:
+    return " ".join(name.split())
+
+
+def _left_out(count: int, why: str) -> tuple[str, ...]:
+    return (f"{count} {'patient' if count == 1 else 'patients'} left out: {why}.",) if count else ()
+
+
+def _told_apart_by_case(names: Sequence[str]) -> tuple[str, ...]:
+    """A warning of names that are two groups, and maybe meant as one."""
+    alike = [[name for name in names if name.casefold() == word] for word in dict.fromkeys(map(str.casefold, names))]
+    return tuple(
+        f"The groups {_listed([repr(name) for name in part])} are told apart by case alone; write them alike if they are one."
+        for part in alike
+        if len(part) > 1
+    )
 
 
 def of_model(store: Store, reference: str) -> pd.Series:
@@ -135,7 +178,8 @@ def _not_its_own(reference: str) -> InputError:
     )
 
 
-def _of_table(grouping: TableGrouping, folder: Path) -> pd.Series:
+def _of_table(grouping: TableGrouping, folder: Path) -> tuple[pd.Series, tuple[str, ...]]:
+    """Group of each patient, and who has none."""
     path = folder / grouping.path
     table = read_table(path, text_columns=(grouping.patient, grouping.column))
     for key, name in (("patient", grouping.patient), ("column", grouping.column)):
@@ -144,11 +188,13 @@ def _of_table(grouping: TableGrouping, folder: Path) -> pd.Series:
                 f"Column {name!r} (grouping.{key}) is not in {path.name}{did_you_mean(name, list(table.columns))}; name one "
                 "that is."
             )
-    known = table[[grouping.patient, grouping.column]].dropna().apply(lambda column: column.str.strip())
-    known = known[(known != "").all(axis=1)]
+    told = table[[grouping.patient, grouping.column]].fillna("").apply(lambda column: column.map(_tidy))
+    for key, name in (("patient", grouping.patient), ("column", grouping.column)):
+        if (told[name] == "").all():
+            raise InputError(f"Column {name!r} (grouping.{key}) of {path.name} is empty in all rows; name one that has values.")
     # Whole numbers of a column with gaps are written with a decimal by many a program.
-    known[grouping.column] = known[grouping.column].str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
-    known = known.drop_duplicates()
+    told[grouping.column] = told[grouping.column].str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    known = told[(told != "").all(axis=1)].drop_duplicates()
     twice = known.loc[known[grouping.patient].duplicated(), grouping.patient]
     if len(twice):
         raise InputError(f"Patient {twice.iloc[0]!r} is of two groups in {path.name}; give every patient one group.")
@@ -158,4 +204,5 @@ def _of_table(grouping: TableGrouping, folder: Path) -> pd.Series:
             f"Column {grouping.column!r} of {path.name} has {found.nunique()} different values, and a grouping at most "
             f"{MOST_GROUPS}; name a column of groups, or make groups of its values first."
         )
-    return found
+    without = len(set(told[grouping.patient]) - set(found.index) - {""})
+    return found, _left_out(without, f"no value in {grouping.column!r}")

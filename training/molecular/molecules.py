@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from features.errors import InputError, did_you_mean
-from features.expression import RAW_LARGEST, RAW_PERCENTILE, ExpressionSource, MappingReport
+from features.expression import ExpressionSource, MappingReport
 from features.signatures import numeric
 from features.sources import read_table
 from training.molecular.gene_sets import GeneSets, read_gmt, within
@@ -20,10 +19,10 @@ from training.molecular.mutations import Mutations, mutations_of, read_maf
 from training.molecular.proteins import read_proteins
 from training.molecular.study import MolecularSettings, Units
 from training.molecular.two_groups import usable_genes
+from training.molecular.units import units_of
 
-# Of the genes of a table of z scores: the largest median of their means' sizes, what the median of their standard deviations is
-# between, and the largest ratio of its quartiles. Log ratios have genes that lie off zero, or that vary more and less.
-Z_MEAN, Z_SD, Z_SPREAD = 0.25, (0.8, 1.25), 1.5
+# Of the patients; where fewer have the data, it is said as a warning.
+ENOUGH_PATIENTS = 0.8
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def load_molecules(settings: MolecularSettings, folder: Path) -> Molecules:
         One cannot be read, or is not of its kind; or a fold change is asked for of values that are no logarithms.
     """
     expression, whose, notes = _read_expression(settings.expression, settings.patient, folder)
-    units, seen = _units_of(settings, expression)
+    units, seen = units_of(settings, expression)
     return Molecules(
         expression,
         units,
@@ -129,68 +128,26 @@ def by_patient(settings: MolecularSettings, molecules: Molecules, patients: Sequ
     return ByPatient(expression, sets, mutations, proteins, notes)
 
 
-def matched_words(known: ByPatient, groups: pd.Series) -> str:
+def matched_words(known: ByPatient, patients: Sized) -> str:
     """Of how many of the patients each kind of data is there.
 
     Examples
     --------
     >>> known = ByPatient(pd.DataFrame(index=["p1", "p2"]), None, None, pd.DataFrame(index=["p2"]), ())
-    >>> matched_words(known, pd.Series("cluster 1", index=["p1", "p2", "p3"]))
+    >>> matched_words(known, ["p1", "p2", "p3"])
     'expression: 2 of 3 patients; proteins: 1 of 3 patients'
     """
-    counts = (f"{what}: {len(table)} of {len(groups)} patients" for what, table in known.tables.items())
+    counts = (f"{what}: {len(table)} of {len(patients)} patients" for what, table in known.tables.items())
     return "; ".join(counts)
 
 
-def looks_like_z_scores(expression: pd.DataFrame) -> bool:
-    """Whether the genes of a table have means of about 0, and standard deviations that are about 1 and much alike.
-
-    Parameters
-    ----------
-    expression : DataFrame of shape (n_samples, n_genes)
-        Genes that are the same in all samples say nothing.
-
-    Examples
-    --------
-    >>> values = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 200)))
-    >>> looks_like_z_scores(values), looks_like_z_scores(values * np.linspace(0.3, 2, 200)), looks_like_z_scores(values + 8)
-    (True, False, False)
-    """
-    spread = expression.std(ddof=1)
-    spread, means = spread[spread > 0], expression.mean()[spread > 0]
-    if spread.empty:
-        return False
-    quarter, middle, most = spread.quantile([0.25, 0.5, 0.75])
-    return bool(means.abs().median() <= Z_MEAN and Z_SD[0] <= middle <= Z_SD[1] and most <= Z_SPREAD * quarter)
-
-
-def _units_of(settings: MolecularSettings, expression: pd.DataFrame | None) -> tuple[Units, tuple[str, ...]]:
-    """Units of the expression, and a sentence where they are not what a study takes them to be."""
-    if expression is None:
-        return "log2", ()
-    if settings.units is not None:
-        return settings.units, ()
-    look = _no_logarithms(expression)
-    if look is None:
-        return "log2", ()
-    if settings.fold_change > 1:
-        raise InputError(
-            f"molecular.fold_change is {settings.fold_change:g}, but {look}, of which a difference is no fold change; take "
-            "fold_change out, or say units: log2 if they are logarithms or log ratios."
-        )
-    way_out = "molecular.units: log2 if they are logarithms or log ratios"
-    return "other", (f"Differences are in the table's units and no fold changes are given, since {look} ({way_out}).",)
-
-
-def _no_logarithms(expression: pd.DataFrame) -> str | None:
-    """What shows that values are no logarithms to the base 2, if anything does."""
-    if looks_like_z_scores(expression):
-        return "the expression looks like z scores: its genes have means of about 0 and standard deviations of about 1"
-    values = expression.to_numpy(dtype=float)
-    values = values[np.isfinite(values)]
-    if values.size and (np.quantile(values, 0.99) > RAW_PERCENTILE or (values.min() >= 0 and values.max() > RAW_LARGEST)):
-        return "the expression looks raw"
-    return None
+def few_patients(known: ByPatient, patients: Sized) -> tuple[str, ...]:
+    """A warning of each kind of data that many of the patients do not have."""
+    return tuple(
+        f"Only {len(table)} of {len(patients)} patients have {what}: they may not be like the others."
+        for what, table in known.tables.items()
+        if len(table) < ENOUGH_PATIENTS * len(patients)
+    )
 
 
 def _read_expression(

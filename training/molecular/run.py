@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,21 @@ from training.molecular.group_tests import compare_groups
 from training.molecular.grouping import Contrast, contrasts, group_names, refuse_small_groups
 from training.molecular.microenvironment import Microenvironment, has_microenvironment, stromal_and_immune
 from training.molecular.moderated import Moderated, moderated_t
-from training.molecular.molecules import ByPatient, Molecules, by_patient, load_molecules
+from training.molecular.molecules import ByPatient, Molecules, by_patient, few_patients, load_molecules, matched_words
 from training.molecular.mutations import MutationFrequencies, Mutations, current_symbols, mutation_frequencies
 from training.molecular.proteins import ProteinDifferences, compare_proteins
 from training.molecular.sam import Sam, sam
 from training.molecular.single_sample import single_sample_scores
-from training.molecular.study import MolecularSettings
+from training.molecular.study import MolecularSettings, Units
 from training.molecular.two_groups import usable_genes
 from training.progress import Progress, Silence
 from training.tracking import write_json
 
 __all__ = ["Correlates", "Molecules", "correlate", "load_molecules", "write_correlates"]
 
-# Of the patients; where fewer have the data, it is said as a warning.
-ENOUGH_PATIENTS = 0.8
 SHOWN = 5
+# Of two groups: above which the second is higher, and how that is said.
+DIRECTIONS = {"superiority": (0.5, "higher"), "odds_ratio": (1.0, "more often")}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class GeneContrast:
         None where no gene sets were given.
     false_discovery : float
         Rate that the contrast is judged by: the one asked for, over the number of contrasts.
+    units : {"log2", "other"}
+        Of the differences; in others than log2 the fold changes are missing.
     """
 
     contrast: Contrast
@@ -50,6 +52,7 @@ class GeneContrast:
     moderated: Moderated
     enrichment: Enrichment | None
     false_discovery: float
+    units: Units = "log2"
 
     @property
     def called(self) -> pd.DataFrame:
@@ -70,6 +73,11 @@ class GeneContrast:
     def rate(self) -> str:
         """The false discovery rate, as it is said."""
         return f"{100 * self.false_discovery:.2g}%"
+
+    @property
+    def measured_in(self) -> str:
+        """The units of the differences, as they are said."""
+        return "log2" if self.units == "log2" else "the table's units"
 
 
 @dataclass(frozen=True)
@@ -139,14 +147,15 @@ class Correlates:
     def words(self) -> tuple[str, ...]:
         """Each part in a sentence."""
         found = [words for one in self.genes for words in _contrast_words(one)]
+        names = group_names(self.groups)
         tests = {"Scores of gene sets": self.single_sample, "Microenvironment": self.microenvironment}
-        found += [f"{title}: {_associated(one.tests)}" for title, one in tests.items() if one is not None]
+        found += [f"{title}: {_associated(one.tests, names)}" for title, one in tests.items() if one is not None]
         if self.mutated is not None:
-            found.append(f"Mutated genes: {_associated(self.mutated.frequencies.genes)}")
+            found.append(f"Mutated genes: {_associated(self.mutated.frequencies.genes, names)}")
         if self.mutated is not None and len(self.mutated.frequencies.pathways):
-            found.append(f"Mutated pathways: {_associated(self.mutated.frequencies.pathways)}")
+            found.append(f"Mutated pathways: {_associated(self.mutated.frequencies.pathways, names)}")
         if self.proteins is not None:
-            found.append(f"Proteins: {_associated(self.proteins.differences.tests)}")
+            found.append(f"Proteins: {_associated(self.proteins.differences.tests, names)}")
         return tuple(found)
 
     def tables(self) -> dict[str, pd.DataFrame]:
@@ -211,6 +220,8 @@ def correlate(
     watched, known = progress or Silence(), known_of_groups(settings, molecules, groups)
     groups = groups.astype(pd.CategoricalDtype(group_names(groups)))
     genes = _compared_genes(settings, known, groups, rng, watched)
+    if molecules.units != "log2":
+        genes = tuple(_without_fold_changes(one) for one in genes)
     watched.stage("scores, mutations and proteins by group")
     surroundings = _microenvironment(settings, known.expression)
     single = _set_scores(settings, known)
@@ -224,8 +235,12 @@ def correlate(
         None if surroundings is None else _scored(surroundings.scores, groups, settings),
         _mutated(settings, known.mutations, molecules.sets, groups),
         _proteins(settings, known.proteins, groups),
-        (*known.notes, *dict.fromkeys(note for one in genes for note in one.sam.notes)),
-        (*_few_patients(groups, known), *(() if surroundings is None else surroundings.notes)),
+        (
+            f"Matched by name: {matched_words(known, groups)}.",
+            *known.notes,
+            *dict.fromkeys(note for one in genes for note in one.sam.notes),
+        ),
+        (*few_patients(known, groups), *(() if surroundings is None else surroundings.notes)),
     )
 
 
@@ -286,6 +301,12 @@ def _one_contrast(
     return GeneContrast(contrast, differing, moderated, enrichment, rate)
 
 
+def _without_fold_changes(one: GeneContrast) -> GeneContrast:
+    differing = replace(one.sam, table=one.sam.table.assign(fold_change=np.nan))
+    moderated = replace(one.moderated, table=one.moderated.table.assign(fold_change=np.nan))
+    return replace(one, sam=differing, moderated=moderated, units="other")
+
+
 def _set_scores(settings: MolecularSettings, known: ByPatient) -> pd.DataFrame | None:
     if known.expression is None or known.sets is None:
         return None
@@ -330,38 +351,43 @@ def _counted(groups: pd.Series, known: ByPatient) -> pd.DataFrame:
     return pd.DataFrame(counts).rename_axis("group")
 
 
-def _few_patients(groups: pd.Series, known: ByPatient) -> tuple[str, ...]:
-    return tuple(
-        f"Only {len(table)} of {len(groups)} patients have {what}: they may not be like the others."
-        for what, table in known.tables.items()
-        if len(table) < ENOUGH_PATIENTS * len(groups)
-    )
-
-
 def _contrast_words(one: GeneContrast) -> list[str]:
-    called, higher = list(one.called.index), int((one.called["difference"] > 0).sum())
+    name, called, tested = one.contrast.name, list(one.called.index), len(one.sam.table)
     by_median = int((one.sam.table["median_q_value"] <= one.false_discovery).sum())
-    found = [
-        f"{one.contrast.name}: {len(called)} of {len(one.sam.table)} genes differ, {higher} higher and {len(called) - higher} lower "
-        f"in {one.contrast.group}; with 95% certainty at most {one.rate} of them falsely (SAM; {by_median} by its median rate){_first(called)}"
-    ]
+    by = f"SAM; {by_median} by its median rate"
+    found = [f"{name}: {len(called)} of {tested} genes differ{_sides(one)} ({by}){_first(called)}"]
     if one.enrichment is not None and one.enriched is not None:
-        sets = [f"{name} (NES {nes:.2f})" for name, nes in one.enriched["nes"].items()]
-        share = (
-            f"{len(sets)} of {len(one.enrichment.table)} gene sets enriched at {one.rate} (GSEA, among random sets and groups)"
-        )
-        found.append(f"{one.contrast.name}: {share}{_first(sets)}")
+        sets = [f"{name} ({_higher_in(nes > 0, one.contrast)}, NES {nes:.2f})" for name, nes in one.enriched["nes"].items()]
+        share = f"{len(sets)} of {len(one.enrichment.table)} gene sets enriched at {one.rate}"
+        found.append(f"{name}: {share} (GSEA, among random sets and groups){_first(sets)}")
     return found
+
+
+def _sides(one: GeneContrast) -> str:
+    called, higher = len(one.called), int((one.called["difference"] > 0).sum())
+    if not called:
+        return ""
+    words = f", {higher} higher in {one.contrast.group} and {called - higher} lower"
+    return f"{words}; with 95% certainty at most {one.rate} of them falsely"
 
 
 def _first(names: Sequence[str]) -> str:
     return f"; first: {_listed(names)}" if len(names) else ""
 
 
-def _associated(tests: pd.DataFrame) -> str:
-    """Which rows of a table of tests are associated with the groups, in words."""
-    names = list(tests.index[tests["associated"]])
-    return f"{len(names)} of {int(tests['p_value'].notna().sum())} that were tested differ between groups{_first(names)}"
+def _higher_in(group: bool, contrast: Contrast) -> str:
+    return f"higher in {contrast.group if group else contrast.other}"
+
+
+def _associated(tests: pd.DataFrame, names: Sequence[str]) -> str:
+    """Which rows of a table of tests are associated with the groups, in words; of two groups, where they are higher."""
+    found = tests[tests["associated"]]
+    shown = [str(name) for name in found.index]
+    if len(names) == 2:
+        measure = "odds_ratio" if "odds_ratio" in found else "superiority"
+        even, words = DIRECTIONS[measure]
+        shown = [f"{name} ({words} in {names[int(value > even)]})" for name, value in zip(shown, found[measure], strict=True)]
+    return f"{len(shown)} of {int(tests['p_value'].notna().sum())} that were tested differ between groups{_first(shown)}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -374,6 +400,7 @@ def _contrast_json(one: GeneContrast) -> dict[str, Any]:
     return {
         "name": one.contrast.name,
         "false_discovery": one.false_discovery,
+        "units": one.units,
         "genes_tested": len(one.sam.table),
         "genes_called": [str(gene) for gene in one.called.index],
         "delta": one.sam.delta,

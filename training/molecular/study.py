@@ -119,6 +119,12 @@ class TableGrouping(Settings):
     patient: str = "patient"
     column: str
 
+    @model_validator(mode="after")
+    def _patients_are_no_groups(self) -> Self:
+        if self.column == self.patient:
+            raise ValueError(f"patient and column are both {self.column!r}; name the column with the group of each patient")
+        return self
+
 
 class ModelGrouping(Settings):
     """What a registered model recorded of its patients.

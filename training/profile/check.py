@@ -6,6 +6,7 @@ from typing import Any
 
 from features.audit import audit
 from training.console import say, stderr_console
+from training.molecular.molecules import by_patient, few_patients, matched_words
 from training.profile.model import outcome_of
 from training.profile.run import load_profile_data, refuse_what_cannot_be_clustered
 from training.profile.study import ProfileStudy
@@ -33,5 +34,13 @@ def check_profile(study: ProfileStudy) -> dict[str, Any]:
         say(console, "Number of clusters", fitted.criteria.words)
     if fitted.harmonised:
         say(console, "Harmonised", fitted.harmonised)
+    warnings = list(found.warnings)
+    if study.molecular is not None and data.molecules is not None:
+        patients = list(data.cohort.patients)
+        known = by_patient(study.molecular, data.molecules, patients)
+        say(console, "Matched by name", matched_words(known, patients))
+        for words in few_patients(known, patients):
+            say(console, "Warning", words, "yellow")
+            warnings.append(words)
     best = None if fitted.criteria is None else fitted.criteria.best
-    return plain({**found.model_dump(mode="json"), "warnings": list(found.warnings), "clusters": sizes, "criteria": best})
+    return plain({**found.model_dump(mode="json"), "warnings": warnings, "clusters": sizes, "criteria": best})

@@ -26,6 +26,7 @@ from training.group_figures import (
 )
 from training.profile.choice import DOUBTFUL, NAMES, STABLE
 from training.profile.clustering import squared_distances
+from training.profile.ranking import OTHER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +49,7 @@ def heat_map(
     *,
     stage: pd.Series | None = None,
     volume: pd.Series | None = None,
+    volume_unit: str = "",
     ranking: pd.DataFrame | None = None,
 ) -> Figure:
     """Patients by features, with cluster, stage and volume above and, beside it, what each feature is and how far it separates.
@@ -65,29 +67,32 @@ def heat_map(
         By patient; in the order of its words, or of its categories.
     volume : Series, optional
         By patient; drawn on a logarithmic scale where all are positive.
+    volume_unit : str
     ranking : DataFrame, optional
         Index feature; distance, sequence, family.
 
     Returns
     -------
     Figure
-        Axes from the top: cluster, stage, volume, as far as given; then the heat map; then sequence, family and distance.
+        Axes from the top: cluster, stage, volume, as far as given; then the heat map; then sequence and family, where they are
+        known of a feature, and distance.
     """
     from matplotlib.figure import Figure
 
     patients = _order_of_patients(z, labels, volume)
     z, labels = _ordered_features(z.iloc[patients], ranking), np.asarray(labels)[patients]
     figure = Figure(figsize=(10, 7.5), layout="constrained")
-    frame = _Frame.on(figure, above=_bars(z.index, stage, volume), beside=ranking is not None)
+    kinds = {} if ranking is None else _kinds(ranking)
+    frame = _Frame.on(figure, _bars(z.index, stage, volume), list(kinds), distance=ranking is not None)
     legend = {"patients": _cluster_strip(frame.above["cluster"], labels)}
     if "stage" in frame.above and stage is not None:
         legend["stage"] = _stage_strip(frame.above["stage"], stage.reindex(z.index))
     if "volume" in frame.above and volume is not None:
-        _volume_bars(frame.above["volume"], volume.reindex(z.index).to_numpy(dtype=float))
+        _volume_bars(frame.above["volume"], volume.reindex(z.index).to_numpy(dtype=float), volume_unit)
     _cells(figure, frame.main, z, labels)
     if ranking is not None:
-        legend |= _beside(frame, ranking.loc[z.columns])
-    draw_legend(figure, legend)
+        _beside(frame, ranking.loc[z.columns], kinds)
+    draw_legend(figure, legend | kinds)
     return figure
 
 
@@ -97,17 +102,17 @@ class _Frame:
 
     above: dict[str, Axes]
     main: Axes
-    beside: tuple[Axes, ...]
+    beside: dict[str, Axes]
 
     @classmethod
-    def on(cls, figure: Figure, *, above: list[str], beside: bool) -> _Frame:
+    def on(cls, figure: Figure, above: list[str], kinds: list[str], *, distance: bool) -> _Frame:
         heights = [{"volume": 1.6}.get(name, 0.5) for name in above]
-        grid = figure.add_gridspec(len(above) + 1, 4 if beside else 1, height_ratios=[*heights, 16], width_ratios=WIDTHS[beside])
+        beside = [*kinds, *(["distance"] if distance else [])]
+        widths = [24, *({"distance": 3}.get(name, 0.7) for name in beside)]
+        grid = figure.add_gridspec(len(above) + 1, len(widths), height_ratios=[*heights, 16], width_ratios=widths)
         top = {name: figure.add_subplot(grid[row, 0]) for row, name in enumerate(above)}
-        return cls(top, figure.add_subplot(grid[-1, 0]), tuple(figure.add_subplot(grid[-1, 1 + n]) for n in range(3 * beside)))
-
-
-WIDTHS = {True: [24, 0.7, 0.7, 3], False: [1]}
+        main = figure.add_subplot(grid[-1, 0])
+        return cls(top, main, {name: figure.add_subplot(grid[-1, column]) for column, name in enumerate(beside, start=1)})
 
 
 def _bars(patients: pd.Index, stage: pd.Series | None, volume: pd.Series | None) -> list[str]:
@@ -161,14 +166,14 @@ def _rising(names: list[str]) -> dict[str, str]:
     return {name: to_hex(colormaps["OrRd"](depth)) for name, depth in zip(names, np.linspace(0.15, 1, len(names)), strict=True)}
 
 
-def _volume_bars(axes: Axes, volume: np.ndarray) -> None:
+def _volume_bars(axes: Axes, volume: np.ndarray, unit: str) -> None:
     positive = bool(np.nanmin(volume) > 0)
     base = float(np.nanmin(volume)) * 0.8 if positive else min(0.0, float(np.nanmin(volume)))
     axes.stairs(volume, np.arange(len(volume) + 1) - 0.5, baseline=base, fill=True, color="#595959")
     axes.set(xlim=(-0.5, len(volume) - 0.5), xticks=[])
     if positive:
         _logarithmic(axes)
-    axes.set_ylabel("volume", fontsize=8, rotation=0, ha="right", va="center")
+    axes.set_ylabel(f"volume\n({unit})" if unit else "volume", fontsize=8, rotation=0, ha="right", va="center")
     axes.tick_params(labelsize=7)
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
@@ -188,11 +193,10 @@ def _cells(figure: Figure, axes: Axes, z: pd.DataFrame, labels: np.ndarray) -> N
     bar.ax.tick_params(labelsize=7)
 
 
-def _beside(frame: _Frame, ranking: pd.DataFrame) -> dict[str, dict[str, str]]:
-    sequence, family, distance = frame.beside
-    legend = _kinds(ranking)
-    draw_strip(sequence, ranking["sequence"].tolist(), legend["sequence"], "sequence", upright=True)
-    draw_strip(family, ranking["family"].tolist(), legend["family"], "family", upright=True)
+def _beside(frame: _Frame, ranking: pd.DataFrame, kinds: Mapping[str, Mapping[str, str]]) -> None:
+    for name, colours in kinds.items():
+        draw_strip(frame.beside[name], ranking[name].tolist(), colours, name, upright=True)
+    distance = frame.beside["distance"]
     distance.stairs(
         ranking["distance"].to_numpy(), np.arange(len(ranking) + 1) - 0.5, orientation="horizontal", fill=True, color="#595959"
     )
@@ -200,12 +204,17 @@ def _beside(frame: _Frame, ranking: pd.DataFrame) -> dict[str, dict[str, str]]:
     distance.set_xlabel("distance\nof means", fontsize=8)
     distance.tick_params(labelsize=7)
     distance.spines[["top", "right"]].set_visible(False)
-    return legend
+
+
+def kinds_known(ranking: pd.DataFrame) -> list[str]:
+    """Which of sequence and family is known of any feature."""
+    return [name for name in ("sequence", "family") if (ranking[name] != OTHER).any()]
 
 
 def _kinds(ranking: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Colours of sequences and of families."""
-    return {name: palette(sorted(ranking[name].unique()), colours) for name, colours in (("sequence", BRIGHT), ("family", MUTED))}
+    """Colours of sequences and of families, as far as known."""
+    colours = {"sequence": BRIGHT, "family": MUTED}
+    return {name: palette(sorted(ranking[name].unique()), colours[name]) for name in kinds_known(ranking)}
 
 
 def ranked_features(table: pd.DataFrame, strong: float, moderate: float) -> Figure:
@@ -221,20 +230,21 @@ def ranked_features(table: pd.DataFrame, strong: float, moderate: float) -> Figu
     Returns
     -------
     Figure
-        Three axes: distances, sequences, families.
+        Axes: distances, then sequences and families, where they are known of a feature.
     """
     from matplotlib.figure import Figure
 
     table = table.sort_values("distance", ascending=False, kind="stable")
     figure = Figure(figsize=(9, 4.8), layout="constrained")
-    distances, sequence, family = figure.subplots(3, 1, height_ratios=[10, 0.6, 0.6])
-    _distances(distances, table["distance"].to_numpy(), strong, moderate)
     legend = _kinds(table)
-    for axes, name in ((sequence, "sequence"), (family, "family")):
-        draw_strip(axes, table[name].tolist(), legend[name], name)
+    panels = figure.subplots(1 + len(legend), 1, height_ratios=[10, *[0.6] * len(legend)], squeeze=False)[:, 0]
+    _distances(panels[0], table["distance"].to_numpy(), strong, moderate)
+    for axes, (name, colours) in zip(panels[1:], legend.items(), strict=True):
+        draw_strip(axes, table[name].tolist(), colours, name)
     if len(table) <= MOST_NAMES:
-        family.set_xticks(range(len(table)), list(table.index), rotation=90, fontsize=7)
-    draw_legend(figure, legend)
+        panels[-1].set_xticks(range(len(table)), list(table.index), rotation=90, fontsize=7)
+    if legend:
+        draw_legend(figure, legend)
     return figure
 
 

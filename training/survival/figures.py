@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COLOURS = ("#2166ac", "#b2182b", "#1b7837", "#7f7f7f", "#762a83", "#bf812d")
 MOST_TICKS = 6
 FEWEST_FOR_TREND = 10
+HALFWAY, TOP = 0.4, 0.9  # of the axes: where the legend at the right begins, and how low curves leave room for one row
 FIRST_ROW, ROW = 40, 11  # points below the axes, of the table of numbers at risk
 
 
@@ -31,6 +32,7 @@ def draw_kaplan_meier(
     horizon: float | None = None,
     hazard_ratio: HazardRatio | None = None,
     p_value: float | None = None,
+    p_name: str = "p",
     label: str | None = None,
 ) -> None:
     """Share of patients without the event, with intervals, ticks where patients were censored, and the numbers at risk beneath.
@@ -49,6 +51,8 @@ def draw_kaplan_meier(
         Printed with its interval.
     p_value : float, optional
         Printed beside it.
+    p_name : str
+        Which p that is: "log-rank p", "permutation p".
     label : str, optional
         What the numbers are, where a reader could take them for something else: "selected on these patients, biased".
     """
@@ -59,11 +63,29 @@ def draw_kaplan_meier(
         own = (curve.censored > 0) & (curve.times <= end)
         axes.plot(curve.times[own], curve.survival[own], linestyle="none", marker="|", markersize=6, color=colour)
     axes.set(xlim=(0, end), ylim=(0, 1.03), xlabel=unit, ylabel="share without the event", title=title)
-    words = _words(hazard_ratio, p_value, label)
+    words = _words(hazard_ratio, p_value, p_name, label)
     if words:
         axes.text(0.03, 0.04, words, transform=axes.transAxes, fontsize=8, va="bottom")
-    axes.legend(loc="upper right", fontsize=8)
+    highest = max(_survival_at(HALFWAY * end, *one) for one in groups.values())
+    _legend_beside(axes, words, top_is_free=highest < TOP - 0.05 * len(groups))
     _numbers_beneath(axes, {name: np.asarray(time) for name, (time, _) in groups.items()}, end)
+
+
+def _survival_at(at: float, time: np.ndarray, event: np.ndarray) -> float:
+    curve = kaplan_meier(time, event)
+    return float(np.r_[1.0, curve.survival[curve.times <= at]][-1])
+
+
+def _legend_beside(axes: Axes, words: str, *, top_is_free: bool) -> None:
+    """At the upper right where bad curves leave it free; else above the words, where curves have not come down yet."""
+    from matplotlib.transforms import ScaledTranslation
+
+    if top_is_free:
+        axes.legend(loc="upper right", fontsize=8)
+        return
+    lines = len(words.split("\n")) if words else 0
+    up = ScaledTranslation(0, 10 * lines / 72, axes.figure.dpi_scale_trans)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.01, 0.04), bbox_transform=axes.transAxes + up, fontsize=8)
 
 
 def draw_cumulative_incidence(
@@ -165,12 +187,12 @@ def _step(axes: Axes, curve: Curve, end: float, colour: str, words: str) -> None
     axes.fill_between(times, lower, upper, step="post", color=colour, alpha=0.12, linewidth=0)
 
 
-def _words(hazard_ratio: HazardRatio | None, p_value: float | None, label: str | None) -> str:
+def _words(hazard_ratio: HazardRatio | None, p_value: float | None, p_name: str, label: str | None) -> str:
     firth = " (Firth)" if hazard_ratio is not None and hazard_ratio.method == "firth" else ""
     lines = [
         label,
         None if hazard_ratio is None else f"hazard ratio{firth} {hazard_ratio}",
-        None if p_value is None else f"p = {p_value:.2g}",
+        None if p_value is None else f"{p_name} = {p_value:.2g}",
     ]
     return "\n".join(line for line in lines if line)
 

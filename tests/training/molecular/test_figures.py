@@ -52,6 +52,22 @@ def test_names_in_a_volcano_cover_neither_each_other_nor_a_called_point() -> Non
     assert not any(box.contains(*point) for box in boxes for point in points)
 
 
+def test_one_gene_far_off_does_not_squeeze_a_volcano() -> None:
+    table = genes()
+    table.iloc[-1, 0], table.iloc[-2, 0] = 224.0, -50.0
+    figure = volcano(table, units="the table's units")
+    axes = figure.axes[0]
+    left, right = axes.get_xlim()
+    assert left == -right
+    assert table["difference"][table["called"]].abs().max() < right < 3
+    edges = {float(x) for one in axes.collections for x, _ in np.asarray(one.get_offsets()) if abs(x) >= right}
+    assert edges == {left, right}
+    assert "beyond (2)" in written(figure)
+    assert axes.get_xlabel() == "difference of means (the table's units)"
+    called_far = table.assign(called=table["difference"] > 100)
+    assert volcano(called_far).axes[0].get_xlim()[1] > 224
+
+
 def test_a_volcano_of_nothing_called_names_nothing() -> None:
     figure = volcano(genes().assign(called=False))
     assert not figure.axes[0].texts
@@ -75,7 +91,10 @@ def test_sam_draws_the_band_where_there_is_one() -> None:
     figure = sam_plot(np.linspace(-3, 3, 50), observed, 0.8, observed > 4, title="cluster 3")
     assert {"delta 0.8", "higher (7)", "lower (0)", "not called (43)"} <= set(written(figure).split("\n"))
     assert len(figure.axes[0].lines) == 3
-    assert len(sam_plot(observed, observed, np.nan, observed > 9).axes[0].lines) == 1
+    without = sam_plot(observed, observed, np.nan, observed > 9)
+    assert len(without.axes[0].lines) == 1
+    assert "as expected (no delta calls a gene)" in written(without)
+    assert "as expected (delta 0)" in written(sam_plot(observed, observed, 0.0, observed > 9))
 
 
 def test_an_enrichment_plot_has_three_panels_with_every_gene_of_the_set() -> None:

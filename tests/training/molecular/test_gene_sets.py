@@ -65,6 +65,11 @@ def test_sets_that_are_too_small_or_large_are_left_out_with_the_reason() -> None
         "none": "fewer than 2 genes in the table",
     }
     assert found.left_out.loc["none", ["listed", "found"]].tolist() == [1, 0]
+    assert found.words == (
+        "Gene sets tested in the expression: 1 of 4; 2 left out: fewer than 2 genes in the table (the first: small, 1 of 1); "
+        "1 left out: more than 5 genes in the table (the first: large, 6 of 6)."
+    )
+    assert within({"good": ("G1", "G2")}, genes, smallest=2).words == "Gene sets tested in the expression: 1 of 1."
 
 
 def test_a_set_of_all_genes_is_left_out() -> None:

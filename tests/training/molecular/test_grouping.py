@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import InputError
-from training.molecular.grouping import contrasts, group_names, is_normal, matched, refuse_small_groups
+from training.molecular.grouping import contrasts, group_names, in_order, is_normal, matched, refuse_small_groups
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,34 @@ def test_of_two_groups_the_second_is_compared_with_the_first() -> None:
     ordered = pd.Series(pd.Categorical(["hypoxic", "not hypoxic"], ["not hypoxic", "hypoxic"]))
     assert [one.name for one in contrasts(ordered)] == ["hypoxic against not hypoxic"]
     assert contrasts(ordered)[0].members(ordered).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("lesser", "greater"),
+    [
+        ("not hypoxic", "hypoxic"),
+        ("Normoxic", "Hypoxic"),
+        ("No", "Yes"),
+        ("0", "1"),
+        ("low", "high"),
+        ("HPV negative", "HPV positive"),
+        ("HPV-", "HPV+"),
+        ("wild type", "mutated"),
+        ("TP53_WT", "TP53_mut"),
+        ("without metastasis", "metastasis"),
+        ("non-hypoxic", "hypoxic"),
+        ("less hypoxic", "more hypoxic"),
+        ("control", "treated"),
+        ("know", "yesterday"),
+    ],
+)
+def test_of_opposites_the_positive_is_the_second_and_of_others_the_later_word(lesser: str, greater: str) -> None:
+    assert in_order([lesser, greater]) == in_order([greater, lesser]) == [lesser, greater]
+    assert contrasts(pd.Series([greater, lesser]))[0].group == greater
+
+
+def test_of_three_groups_none_is_the_opposite() -> None:
+    assert in_order(["low", "high", "middle"]) == ["high", "low", "middle"]
 
 
 def test_groups_without_patients_are_no_groups() -> None:

@@ -18,7 +18,7 @@ from recorded_survival import recorded_composite
 from features.bundle import Estimate, ModelCard
 from features.errors import InputError
 from training.evaluation import all_measures
-from training.molecular.groups import load_groups, named_groups, of_model
+from training.molecular.groups import FoundGroups, load_groups, named_groups, of_model
 from training.molecular.study import CorrelatesStudy
 from training.tracking import Store, open_store
 
@@ -88,21 +88,48 @@ def study(tmp_path: Path, table: pd.DataFrame, **changes: Any) -> CorrelatesStud
     return made
 
 
-def groups_of(tmp_path: Path, table: dict[str, list[Any]], **changes: Any) -> pd.Series:
+def groups_of(tmp_path: Path, table: dict[str, list[Any]], **changes: Any) -> FoundGroups:
     return load_groups(study(tmp_path, pd.DataFrame(table), **changes), "sqlite:///nowhere/mlflow.db")
 
 
 def test_numbers_are_called_by_their_column_and_patients_as_written(tmp_path: Path) -> None:
-    found = groups_of(tmp_path, {"ID": ["007", "8", "9"], "cluster": [10, 2, None]})
+    found = groups_of(tmp_path, {"ID": ["007", "8", "9"], "cluster": [10, 2, None]}).groups
     assert found.to_dict() == {"007": "cluster 10", "8": "cluster 2"}
     assert list(found.cat.categories) == ["cluster 2", "cluster 10"]
 
 
 def test_combined_groups_are_in_the_order_in_which_they_are_named(tmp_path: Path) -> None:
     table = {"ID": list("abcd"), "cluster": ["mild", "severe", "none", "moderate"]}
-    found = groups_of(tmp_path, table, combine=[["severe", "moderate"], ["none"]])
-    assert list(found.cat.categories) == ["severe + moderate", "none"]
-    assert set(found.index) == {"b", "c", "d"}
+    found = groups_of(tmp_path, table, combine=[["severe", "moderate "], ["none"]])
+    assert list(found.groups.cat.categories) == ["severe and moderate", "none"]
+    assert set(found.groups.index) == {"b", "c", "d"}
+    assert found.notes == ("1 patient left out: a group that combine does not name.",)
+
+
+def test_numbers_of_any_column_are_combined_under_its_name(tmp_path: Path) -> None:
+    table = {"ID": list("abc"), "stage": [1, 2, 3]}
+    found = groups_of(tmp_path, table, grouping={"column": "stage"}, combine=[[3], [1, 2]])
+    assert list(found.groups.cat.categories) == ["stage 3", "stage 1 and 2"]
+
+
+def test_patients_without_a_group_are_counted(tmp_path: Path) -> None:
+    table = {"ID": ["a", "b", "c", "d", "d", None], "cluster": ["low", None, "  ", "high", None, "low"]}
+    found = groups_of(tmp_path, table)
+    assert found.groups.to_dict() == {"a": "low", "d": "high"}
+    assert found.notes == ("2 patients left out: no value in 'cluster'.",)
+
+
+def test_spaces_are_no_part_of_a_name_and_case_is_warned_of(tmp_path: Path) -> None:
+    found = groups_of(tmp_path, {"ID": list("abcd"), "cluster": ["mild", " mild ", "Mild", "severe"]})
+    assert list(found.groups.cat.categories) == ["Mild", "mild", "severe"]
+    assert found.warnings == ("The groups 'Mild' and 'mild' are told apart by case alone; write them alike if they are one.",)
+
+
+def test_the_hypoxic_are_compared_with_the_normoxic_unless_the_study_says_otherwise(tmp_path: Path) -> None:
+    table = {"ID": list("ab"), "cluster": ["hypoxic", "normoxic"]}
+    assert list(groups_of(tmp_path, table).groups.cat.categories) == ["normoxic", "hypoxic"]
+    turned = groups_of(tmp_path, table, combine=[["hypoxic"], ["normoxic"]])
+    assert list(turned.groups.cat.categories) == ["hypoxic", "normoxic"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +141,8 @@ def test_combined_groups_are_in_the_order_in_which_they_are_named(tmp_path: Path
             "(grouping.column) is not in groups.csv (did you mean 'cluster'",
         ),
         ({"ID": ["a", "a"], "cluster": [1, 2]}, {}, "Patient 'a' is of two groups"),
+        ({"ID": ["a", "b"], "cluster": [None, " "]}, {}, "Column 'cluster' (grouping.column) of groups.csv is empty in all rows"),
+        ({"ID": [None, None], "cluster": [1, 2]}, {}, "Column 'ID' (grouping.patient) of groups.csv is empty in all rows"),
         ({"ID": [f"p{i}" for i in range(20)], "cluster": list(range(20))}, {}, "has 20 different values"),
         (
             {"ID": ["a", "b"], "cluster": [1, 2]},
@@ -148,7 +177,7 @@ def test_the_class_of_a_composite_is_that_of_its_cross_validation(registered: Re
 
 def test_the_clusters_of_a_profile_are_numbered_from_one(registered: Registered) -> None:
     found = named_groups(of_model(registered.store, "profile:1"), "cluster", [[1, 2], [3]])
-    assert found.to_dict() == {"p1": "cluster 1+2", "p2": "cluster 1+2", "p3": "cluster 3"}
+    assert found.to_dict() == {"p1": "clusters 1 and 2", "p2": "clusters 1 and 2", "p3": "cluster 3"}
 
 
 def test_a_model_without_predictions_out_of_sample_is_refused(registered: Registered) -> None:

@@ -124,6 +124,17 @@ def test_many_patients_in_many_groups_are_tested_by_chi_square() -> None:
     assert row["p_value"] == pytest.approx(0.0001352640041, rel=1e-9)
 
 
+def test_genes_are_listed_by_p_value_then_by_how_many_are_mutated() -> None:
+    def mutated(*rows: int) -> list[str]:
+        return ["Missense_Mutation" if row in rows else "" for row in range(16)]
+
+    genes = {"few": mutated(0, 8, 1, 9), "linked": mutated(*range(7)), "many": mutated(*range(2, 14)), "rare": mutated(3)}
+    found = mutation_frequencies_of(pd.DataFrame(genes), pd.Series(["a"] * 8 + ["b"] * 8))
+    assert found.index.tolist() == ["linked", "many", "few", "rare"]
+    assert found["p_value"].round(4).tolist()[:3] == [0.0014, 1, 1]
+    assert found["test"].tolist() == ["Fisher's exact", "Fisher's exact", "Fisher's exact", ""]
+
+
 def mutation_frequencies_of(classes: pd.DataFrame, groups: pd.Series, fewest: int = 3) -> pd.DataFrame:
     return mutation_frequencies(Mutations(classes), groups, {}, fewest=fewest).genes
 

@@ -66,6 +66,23 @@ def test_the_heat_map_has_bars_for_cluster_stage_and_volume_and_for_what_the_fea
     assert all(word in words for word in ("cluster 3 (n=8)", "IV", "not known", "t2w", "glcm", "60 features", "24 patients"))
 
 
+def test_what_is_known_of_no_feature_has_no_strip_and_no_legend() -> None:
+    z, labels = profiles()
+    unknown = ranked(z).assign(sequence="other")
+    words = written(heat_map(z, labels, ranking=unknown)).split("\n") + written(ranked_features(unknown, 1.85, 1.5)).split("\n")
+    assert words.count("family") == 4  # strip and legend of both
+    assert "sequence" not in words
+    nothing = unknown.assign(family="other")
+    assert "other" not in written(heat_map(z, labels, ranking=nothing)).split("\n")
+    assert not ranked_features(nothing, 1.85, 1.5).legends
+
+
+def test_volume_is_drawn_with_its_unit() -> None:
+    z, labels = profiles()
+    figure = heat_map(z, labels, volume=pd.Series(np.linspace(90, 1, 24), index=z.index), volume_unit="cm3")
+    assert figure.axes[1].get_ylabel() == "volume\n(cm3)"
+
+
 def test_stages_that_are_numbers_are_in_their_order() -> None:
     z, labels = profiles(6, 4, 2)
     figure = heat_map(z, labels, stage=pd.Series([10, 2, np.nan, 1, 2, 2], index=z.index))

@@ -55,6 +55,27 @@ def test_kaplan_meier_shows_both_curves_the_ratio_and_the_numbers_at_risk(figure
     figure.draw_without_rendering()
 
 
+def test_the_name_of_the_test_stands_before_its_p(figure, groups) -> None:
+    axes = figure.subplots()
+    draw_kaplan_meier(axes, groups, title="", unit="months", p_value=0.012, p_name="log-rank p")
+    assert "log-rank p = 0.012" in written(axes)
+
+
+@pytest.mark.parametrize("mean", [15, 2000])
+def test_the_legend_covers_neither_good_curves_nor_bad_ones_nor_the_words(figure, mean) -> None:
+    rng = np.random.default_rng(0)
+    groups = {name: (np.minimum(rng.exponential(mean, 60), 60.0), np.ones(60)) for name in ("less hypoxic", "more hypoxic")}
+    groups = {name: (time, time < 60) for name, (time, _) in groups.items()}
+    axes = figure.subplots()
+    draw_kaplan_meier(axes, groups, title="", unit="months", p_value=0.012, label="selected on these patients, biased")
+    figure.draw_without_rendering()
+    legend = axes.get_legend().get_window_extent()
+    assert not any(
+        legend.contains(*point) for line in axes.lines for point in axes.transData.transform(np.column_stack(line.get_data()))
+    )
+    assert not legend.overlaps(axes.texts[0].get_window_extent())
+
+
 def test_the_numbers_at_risk_lie_within_the_figure(figure) -> None:
     time = np.arange(1.0, 30)
     axes = figure.subplots()
