@@ -128,6 +128,7 @@ def _kaplan_meier(axes: Axes, found: Comparison, *, model: ComparedModel) -> Non
         horizon=found.horizon,
         hazard_ratio=related.groups,
         p_value=model.p_value,
+        p_name="log-rank p",
     )
 
 

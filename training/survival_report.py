@@ -102,6 +102,7 @@ def _curves(axes: Axes, *, result: StudyResult, name: str, one: Prognosis) -> No
         horizon=result.cohort.horizon,
         hazard_ratio=one.groups,
         p_value=None if one.test is None else one.test.p_value,
+        p_name="log-rank p",
         label=WHOSE[name],
     )
 

@@ -279,7 +279,8 @@ def _honest_curves(axes: Axes, result: CompositeResult) -> None:
         horizon=result.cohort.horizon,
         hazard_ratio=judged.hazard_ratios[judged.typical],
         p_value=result.permutation.p_value,
-        label="out of fold, the typical repeat; p by permutation of the whole search",
+        p_name="permutation p of the whole search",
+        label="out of fold, the typical repeat",
     )
 
 
@@ -294,6 +295,7 @@ def _apparent_curves(axes: Axes, result: CompositeResult) -> None:
         horizon=result.cohort.horizon,
         hazard_ratio=chosen.apparent.hazard_ratio,
         p_value=chosen.apparent.naive_p,
+        p_name="log-rank p",
         label=APPARENT,
     )
 
@@ -309,4 +311,5 @@ def _four_groups(axes: Axes, result: CompositeResult) -> None:
         unit=result.cohort.time_unit,
         horizon=result.cohort.horizon,
         p_value=None if test is None else test.p_value,
+        p_name="log-rank p",
     )
