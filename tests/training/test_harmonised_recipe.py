@@ -138,7 +138,7 @@ def test_every_inner_fold_harmonises_by_its_own_training_side(harmonise: dict[st
 
 
 def coded(cohort: Cohort, inputs: tuple) -> pd.DataFrame:
-    return pd.concat([cohort.features, recipe_module._coded(cohort, inputs)], axis=1)
+    return pd.concat([cohort.features, recipe_module.coded_inputs(cohort, inputs)], axis=1)
 
 
 def test_a_harmonised_model_survives_skops() -> None:

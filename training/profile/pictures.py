@@ -138,7 +138,7 @@ def _overview(result: ProfileResult, drawn: Drawn) -> Section:
 def _clusters(result: ProfileResult) -> Table:
     side, cohort, table = clusters_side_by_side(result), result.cohort, _fared(result, result.outcome.clusters)
     if cohort.times is not None:
-        table.insert(2, f"risk by {cohort.horizon:g} {cohort.time_unit}", side["risk_by_horizon"].to_numpy())
+        table.insert(2, f"observed risk by {cohort.horizon:g} {cohort.time_unit}", side["risk_by_horizon"].to_numpy())
     stability = [f"{jaccard:.2f}" if np.isfinite(jaccard) else UNDEFINED for jaccard in side["jaccard"]]
     note = (
         "Where patients are drawn anew: stability is the mean Jaccard similarity of a cluster with its likest (1: always the "

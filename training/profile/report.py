@@ -46,7 +46,13 @@ def cluster_table(result: ProfileResult) -> Table:
 def cluster_rows(result: ProfileResult) -> tuple[list[str], list[tuple[str, ...]]]:
     """Headings and rows of the clusters side by side."""
     found, survival = clusters_side_by_side(result), result.cohort.times is not None
-    headings = ["cluster", "patients", "with event", *(["risk by horizon", "median time"] if survival else []), "stability"]
+    headings = [
+        "cluster",
+        "patients",
+        "with event",
+        *(["observed risk by horizon", "median time"] if survival else []),
+        "stability",
+    ]
     rows = [
         (
             str(name),
