@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from features.errors import InputError
+from training.survival.checks import or_note
 from training.survival.cox import AddedValue, CoxFit, HazardRatio, added_value, cox, hazard_ratio
 from training.survival.curves import LogRank, cumulative_incidence, log_rank
 from training.survival.discrimination import calibration_at
@@ -95,10 +96,10 @@ def prognosis(
     score = patients[["score"]].rename(columns={"score": SCORE})
     known = clinical.reindex(patients.index)
     notes: list[str] = []
-    alone = _or_note(notes, lambda: cox(score, time, event, level=level))
+    alone = or_note(notes, lambda: cox(score, time, event, level=level))
     with_clinical = known.shape[1] > 0
-    adjusted = _or_note(notes, lambda: cox(score.join(known), time, event, level=level)) if with_clinical else None
-    added = _or_note(notes, lambda: added_value(known, score, time, event)) if with_clinical else None
+    adjusted = or_note(notes, lambda: cox(score.join(known), time, event, level=level)) if with_clinical else None
+    added = or_note(notes, lambda: added_value(known, score, time, event)) if with_clinical else None
     largest = adjusted or alone
     called = patients["called"].to_numpy()
     both = called.any() and not called.all()
@@ -110,10 +111,10 @@ def prognosis(
         alone=alone,
         adjusted=adjusted,
         added=added,
-        groups=_or_note(notes, lambda: hazard_ratio(time, event, called, level=level)) if both else None,
+        groups=or_note(notes, lambda: hazard_ratio(time, event, called, level=level)) if both else None,
         test=log_rank(time, event, called) if both and event.any() else None,
-        proportional=_or_note(notes, lambda: _proportional(largest, time[event])) if largest else None,
-        calibration=_or_note(notes, lambda: calibration_at(time, event, risk, horizon)),
+        proportional=or_note(notes, lambda: _proportional(largest, time[event])) if largest else None,
+        calibration=or_note(notes, lambda: calibration_at(time, event, risk, horizon)),
         states=_states(patients, competing),
         notes=tuple(dict.fromkeys(notes)),
     )
@@ -157,15 +158,6 @@ def _states(patients: pd.DataFrame, competing: pd.Series | None) -> dict[str, tu
 def _at_the_end(time: np.ndarray, state: np.ndarray) -> float:
     """Cumulative incidence of the event by the last follow-up (Aalen and Johansen)."""
     return float(cumulative_incidence(time, state).at(float(time.max())).survival)
-
-
-def _or_note(notes: list[str], found: Any) -> Any:
-    """What a function finds, or None and a note of what the patients do not allow."""
-    try:
-        return found()
-    except InputError as error:
-        notes.append(str(error))
-        return None
 
 
 def _row(fit: CoxFit | None, name: str) -> dict[str, float] | None:

@@ -314,30 +314,37 @@ def _learnt_from(result: StudyResult) -> pd.DataFrame:
 
 def model_card(result: StudyResult, model: str, sequence: str | None) -> ModelCard:
     """The card of a result: what ships with the model."""
-    fitted, cohort, endpoint = result.fitted, result.cohort, result.study.cohort.endpoint
+    fitted, cohort = result.fitted, result.cohort
     return ModelCard(
         name=model,
-        study=result.study.name,
         sequence=sequence,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        endpoint=json.dumps(endpoint.model_dump(mode="json")),
+        **learnt_from(result.study, cohort),
         **called_of(cohort),
         score=fitted.score,
-        samples=len(cohort.samples),
-        events=int(cohort.y.sum()),
-        patients=cohort.patients.nunique(),
         held_out_patients=cohort.patients.loc[result.split.test].nunique(),
         threshold=fitted.threshold,
         threshold_origin=_threshold_origin(result),
         pipeline=", ".join(filter(None, [fitted.harmonised, fitted.search.winner.candidate.words])),
         held_out=result.held_out.estimates,
         internal=result.internal.estimates if result.internal else None,
-        fingerprint=result.study.fingerprint,
-        data_hash=cohort.data_hash,
         repeatable=result.repeatable,
         warnings=warnings_of(result),
-        versions=reported_versions(),
     )
+
+
+def learnt_from(study: StudyBase, cohort: Cohort) -> dict[str, Any]:
+    """What every card says of the study, of its patients and of when and with what the model was made."""
+    return {
+        "study": study.name,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "endpoint": json.dumps(study.cohort.endpoint.model_dump(mode="json")),
+        "samples": len(cohort.samples),
+        "events": int(cohort.y.sum()),
+        "patients": cohort.patients.nunique(),
+        "fingerprint": study.fingerprint,
+        "data_hash": cohort.data_hash,
+        "versions": reported_versions(),
+    }
 
 
 def reported_versions() -> dict[str, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -30,9 +28,9 @@ from training.tracking import (
     Recorded,
     Store,
     called_of,
+    learnt_from,
     log_numbers,
     register,
-    reported_versions,
     shuffled_quantiles,
     three,
     write_about,
@@ -79,23 +77,15 @@ def composite_card(result: CompositeResult) -> ModelCard:
     called = called_of(cohort) | {"positive_label": "more hypoxic", "negative_label": "less hypoxic"}
     return ModelCard(
         name=study.model,
-        study=study.name,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        endpoint=json.dumps(study.cohort.endpoint.model_dump(mode="json")),
+        **learnt_from(study, cohort),
         **called,
-        samples=len(cohort.samples),
-        events=int(cohort.y.sum()),
-        patients=cohort.patients.nunique(),
         held_out_patients=0,
         threshold=float(result.evaluation.predictions["threshold"].iloc[0]),
         threshold_origin="the score's cutoff",
         pipeline=words_of(result),
         held_out={},
         internal=result.evaluation.estimates,
-        fingerprint=study.fingerprint,
-        data_hash=cohort.data_hash,
         warnings=warnings_of(result),
-        versions=reported_versions(),
         score=ScoreCard(name="composite score", cutoff=0.0, words=words_of(result)),
         composite=_how_joined(result, rule),
     )

@@ -76,8 +76,8 @@ def correlate(study: Path, out: Path, force: bool, tracking_uri: str | None, as_
     from features.store import tracking_uri as store_address
     from training.console import say, stderr_console
     from training.molecular.groups import load_groups
+    from training.molecular.molecules import load_molecules
     from training.molecular.run import correlate as run_correlates
-    from training.molecular.run import load_molecules
     from training.molecular.study import load_correlates
     from training.terminal import TerminalProgress
     from training.tracking import plain

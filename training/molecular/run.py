@@ -16,7 +16,7 @@ from training.molecular.group_tests import compare_groups
 from training.molecular.grouping import Contrast, contrasts, group_names, refuse_small_groups
 from training.molecular.microenvironment import Microenvironment, has_microenvironment, stromal_and_immune
 from training.molecular.moderated import Moderated, moderated_t
-from training.molecular.molecules import ByPatient, Molecules, by_patient, few_patients, load_molecules, matched_words
+from training.molecular.molecules import ByPatient, Molecules, by_patient, few_patients, matched_words
 from training.molecular.mutations import MutationFrequencies, Mutations, current_symbols, mutation_frequencies
 from training.molecular.proteins import ProteinDifferences, compare_proteins
 from training.molecular.sam import Sam, sam
@@ -25,8 +25,6 @@ from training.molecular.study import MolecularSettings, Units
 from training.molecular.two_groups import usable_genes
 from training.progress import Progress, Silence
 from training.tracking import write_json
-
-__all__ = ["Correlates", "Molecules", "correlate", "load_molecules", "write_correlates"]
 
 SHOWN = 5
 # Of two groups: above which the second is higher, and how that is said.

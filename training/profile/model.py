@@ -54,8 +54,8 @@ class FittedProfile:
         Harmonised standard scores.
     distances : ndarray of shape (n_patients, n_patients)
         Squared Euclidean, of ``z``.
-    candidates : dict of int to Clusters
-        Clusters for every number that could be chosen.
+    considered, candidates : dict of int to Clusters
+        Clusters for every number that was looked at, and for those that could be chosen.
     clusters : Clusters
         Those that were chosen, in ascending order of the share of events.
     criteria : Criteria or None
@@ -68,6 +68,7 @@ class FittedProfile:
     schema: FeatureSchema
     z: pd.DataFrame
     distances: np.ndarray
+    considered: dict[int, Clusters]
     candidates: dict[int, Clusters]
     clusters: Clusters
     criteria: Criteria | None
@@ -104,15 +105,15 @@ def fit_profile(study: ProfileStudy, cohort: Cohort, rng: np.random.Generator, p
     """
     scaled, outcome = standardise(study, cohort), outcome_of(cohort)
     distances = squared_distances(scaled.z.to_numpy())
-    candidates = clusterings(study, scaled.z, distances, rng)
-    judged = judged_by(study, scaled.z, distances, candidates, rng, progress)
-    candidates = large_enough(study, candidates)
+    considered = clusterings(study, scaled.z, distances, rng)
+    judged = judged_by(study, scaled.z, distances, considered, rng, progress)
+    candidates = large_enough(study, considered)
     clusters = ordered_by_events(candidates[number_of_clusters(study, candidates, judged, outcome)], outcome)
     last = NearestMedoid(clusters.medoids.tolist(), cohort.horizon).fit(scaled.z.to_numpy(), cohort.outcome)
     pipeline = Pipeline([*scaled.steps, ("profiles", last)])
     assigned = replace(clusters, labels=last.assign(scaled.z.to_numpy()).cluster)  # as a served model assigns, ties and all
     overall = risk_of(cohort.outcome, cohort.horizon)
-    return FittedProfile(pipeline, scaled.schema, scaled.z, distances, candidates, assigned, judged, overall)
+    return FittedProfile(pipeline, scaled.schema, scaled.z, distances, considered, candidates, assigned, judged, overall)
 
 
 def standardise(study: ProfileStudy, cohort: Cohort) -> Standardised:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,14 +16,17 @@ from scipy.stats.contingency import expected_freq
 from features.errors import InputError
 from training.profile.by_outcome import Combine, Groups, Outcome, group_of, groups_of, refuse_unnamed, several
 from training.profile.clustering import Clusters
+from training.survival.checks import or_note
 from training.survival.cox import FEW_PATIENTS, CoxFit, HazardRatio, cox, hazard_ratio
 from training.survival.curves import Curve, holm, kaplan_meier, log_rank, pairwise_log_rank
 from training.survival.proportional import ProportionalHazards, proportional_hazards
 
 FEWEST_EXPECTED = 5
 COVARIATE = "clusters"
-
-T = TypeVar("T")
+ORDERED = (
+    "clusters are numbered by their share of events, so that a hazard ratio against cluster 1 is above 1 as a rule, by "
+    "chance too, and the further the more clusters there are"
+)
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,10 @@ def related(
     own = _compared(apart, clusters, outcome, level)
     combined = None if groups is None else _compared(groups, clusters, outcome, level)
     levels = [_level(group) for group in groups or apart]
-    hazards = None if outcome.time is None else _hazards(combined or own, levels, outcome, clinical, level)
+    joined = groups is not None and any(len(group) > 1 for group in groups)
+    hazards = None
+    if outcome.time is not None:
+        hazards = _hazards(combined or own, levels, outcome, clinical, level, joined=joined)
     return ClusterOutcome(own, combined, groups, hazards)
 
 
@@ -268,19 +274,21 @@ def _pairwise_table_tests(names: Sequence[str], counts: np.ndarray) -> pd.DataFr
     return table.assign(p_holm=holm(table["p_value"].to_numpy()))
 
 
-def _hazards(groups: Comparison, levels: Sequence[str], outcome: Outcome, clinical: pd.DataFrame | None, level: float) -> Hazards:
+def _hazards(
+    groups: Comparison, levels: Sequence[str], outcome: Outcome, clinical: pd.DataFrame | None, level: float, *, joined: bool
+) -> Hazards:
     time, event = outcome.moments, outcome.event
     own = pd.DataFrame({COVARIATE: pd.Categorical.from_codes(groups.number - 1, pd.Index(levels))})
-    notes: list[str] = []
-    alone = _or_note(notes, "Cox regression of the groups", lambda: cox(own, time, event, level=level))
+    notes = [] if joined else [ORDERED]
+    alone = or_note(notes, lambda: cox(own, time, event, level=level), "Cox regression of the groups")
     adjusted = None
     if clinical is not None and clinical.shape[1]:
         both = _joined(own, clinical)
         words = f"Cox regression of the groups with {', '.join(map(str, clinical.columns))}"
-        adjusted = _or_note(notes, words, lambda: cox(both, time, event, level=level))
+        adjusted = or_note(notes, lambda: cox(both, time, event, level=level), words)
     largest = adjusted or alone
     ratio = _named(hazard_ratio(time, event, groups.number, level=level), groups.names) if len(levels) == 2 else None
-    proportional = None if largest is None else _or_note(notes, "Proportional hazards", lambda: _proportional(largest))
+    proportional = None if largest is None else or_note(notes, lambda: _proportional(largest), "Proportional hazards")
     return Hazards(ratio, alone, adjusted, proportional, tuple(notes))
 
 
@@ -302,12 +310,3 @@ def _proportional(fit: CoxFit) -> ProportionalHazards:
     if np.min(compared) < 2:
         raise InputError("Events came while all groups were followed at one time only, so nothing says whether hazards stay so.")
     return proportional_hazards(fit)
-
-
-def _or_note(notes: list[str], words: str, found: Callable[[], T]) -> T | None:
-    """What a function finds, or None and a note of what the patients do not allow."""
-    try:
-        return found()
-    except InputError as cause:
-        notes.append(f"{words}: {cause}")
-        return None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +23,9 @@ from training.tracking import (
     Store,
     called_of,
     digests_of_predictions,
+    learnt_from,
     log_numbers,
     register,
-    reported_versions,
     shuffled_quantiles,
     three,
     write_about,
@@ -73,23 +71,15 @@ def profile_card(result: ProfileResult, predictions: dict[str, str]) -> ModelCar
     study, cohort = result.study, result.cohort
     return ModelCard(
         name=study.model,
-        study=study.name,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        endpoint=json.dumps(study.cohort.endpoint.model_dump(mode="json")),
+        **learnt_from(study, cohort),
         **called_of(cohort),
-        samples=len(cohort.samples),
-        events=int(cohort.y.sum()),
-        patients=cohort.patients.nunique(),
         held_out_patients=0,
         threshold=result.fitted.threshold,
         threshold_origin="risk of all patients",
         pipeline=words_of(result),
         held_out={},
         internal=result.evaluation.estimates,
-        fingerprint=study.fingerprint,
-        data_hash=cohort.data_hash,
         warnings=warnings_of(result),
-        versions=reported_versions(),
         predictions=predictions,
         profile=_profiles(result),
     )

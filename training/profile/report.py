@@ -127,7 +127,7 @@ def warnings_of(result: ProfileResult) -> tuple[str, ...]:
     if gaps:
         found.append(f"{gaps} missing values of features were filled with the median of the standard scores.")
     molecular = () if result.molecular is None else result.molecular.warnings
-    return (*found, *(f"{note[0].upper()}{note[1:]}." for note in result.outcome.notes), *molecular)
+    return (*found, *(f"{note[0].upper()}{note[1:].rstrip('.')}." for note in result.outcome.notes), *molecular)
 
 
 def _outliers(result: ProfileResult) -> list[str]:

@@ -106,14 +106,22 @@ class ProfileResult:
         return [cluster_name(number + 1) for number in range(len(self.fitted.clusters.medoids))]
 
 
-def run_profile(study: ProfileStudy, data: ProfileData, progress: Progress | None = None) -> ProfileResult:
-    """Find profiles, what parts them, how their patients fare, and what lies behind them."""
+def run_profile(
+    study: ProfileStudy, data: ProfileData, progress: Progress | None = None, fitted: FittedProfile | None = None
+) -> ProfileResult:
+    """Find profiles, what parts them, how their patients fare, and what lies behind them.
+
+    Parameters
+    ----------
+    fitted : FittedProfile, optional
+        What ``refuse_what_cannot_be_clustered`` learnt of the same patients; the same is learnt here where it is left out.
+    """
     progress, start, settings, cohort = progress or Silence(), time.monotonic(), study.evaluation, data.cohort
     progress.stage("looking through the table")
     found = audit(cohort)
 
     progress.stage("harmonising, z-normalising and clustering")
-    fitted = fit_profile(study, cohort, study.rng("clusters"), progress)
+    fitted = fitted or fit_profile(study, cohort, study.rng("clusters"), progress)
     labels, outcome = fitted.clusters.labels, outcome_of(cohort)
 
     progress.stage("judging the number of clusters")
@@ -146,6 +154,7 @@ def run_profile(study: ProfileStudy, data: ProfileData, progress: Progress | Non
         combine=study.combine,
         permutations=settings.permutations,
         rng=study.rng("permutations"),
+        progress=progress,
     )
     evaluation = cross_validated(study, cohort, study.rng("cross-validation"), progress)
 
@@ -174,7 +183,7 @@ def load_profile_data(study: ProfileStudy) -> ProfileData:
 
 
 def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData, progress: Progress) -> FittedProfile:
-    """Say before a run is started what it would stop at.
+    """Say before a run is started what it would stop at; the profiles that were learnt to find out.
 
     Raises
     ------
@@ -193,8 +202,8 @@ def refuse_what_cannot_be_clustered(study: ProfileStudy, data: ProfileData, prog
     if data.volume is not None:
         known = np.isfinite(data.volume.to_numpy(dtype=float))
         refuse_volumes(str(data.volume.name), data.volume.to_numpy(dtype=float)[known], fitted.clusters.labels[known])
+    fared = related(fitted.clusters, outcome_of(data.cohort), study.combine, data.cohort.clinical[list(study.adjust)])
     if study.molecular is not None and data.molecules is not None:
-        fared = related(fitted.clusters, outcome_of(data.cohort), study.combine)
         known_of_groups(study.molecular, data.molecules, groups_of(fared, data.cohort))
     return fitted
 
@@ -216,9 +225,9 @@ def judged_numbers(study: ProfileStudy, fitted: FittedProfile, progress: Progres
     """What the criteria say of each number of clusters, whoever chose."""
     if fitted.criteria is not None and "gap" in fitted.criteria.best:
         return fitted.criteria  # by which the number was chosen
-    rng = study.rng("criteria")
-    largest = max(study.clusters, MOST_JUDGED) if isinstance(study.clusters, int) else study.clusters.largest
-    every = clusterings(study, fitted.z, fitted.distances, rng, largest)
+    rng, every = study.rng("criteria"), fitted.considered
+    if isinstance(study.clusters, int):
+        every = clusterings(study, fitted.z, fitted.distances, rng, max(study.clusters, MOST_JUDGED))
     references = study.evaluation.references
     return criteria(fitted.z.to_numpy(), fitted.distances, every, study.clustering, rng, references, progress)
 

@@ -21,11 +21,11 @@ def train_profile(study: ProfileStudy, uri: str) -> dict[str, Any]:
     """Run a study of profiles and record it; returns what ``hypoxia train --json`` prints."""
     console, data = stderr_console(), load_profile_data(study)
     with TerminalProgress(console, 1) as progress:
-        refuse_what_cannot_be_clustered(study, data, progress)
+        fitted = refuse_what_cannot_be_clustered(study, data, progress)
     store = open_store(uri)
     tags = {"data_hash": data.cohort.data_hash, "profile": study.clustering.method}
     with started_run(store, study, tags) as run_id, TerminalProgress(console, 1) as progress:
-        result = run_profile(study, data, progress)
+        result = run_profile(study, data, progress, fitted)
         progress.stage("drawing the pictures and recording the run")
         recorded = record_profile(store, run_id, result)
     print_profile(console, result)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import pandas as pd
 
 from features.errors import InputError
+
+T = TypeVar("T")
 
 
 def check_outcome(time: np.ndarray, event: np.ndarray, *, needs_event: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -93,3 +98,22 @@ def check_groups(group: np.ndarray, n_patients: int, *, exactly: int | None = No
     if exactly is not None and len(labels) != exactly:
         raise InputError(f"{exactly} groups can be compared here, and there are {len(labels)}; join some.")
     return labels, codes
+
+
+def or_note(notes: list[str], found: Callable[[], T], words: str = "") -> T | None:
+    """What a function finds, or None and a note of what the patients do not allow.
+
+    Parameters
+    ----------
+    notes : list of str
+        Gets the note.
+    found : callable
+        Raises InputError where it cannot be found.
+    words : str
+        What was looked for.
+    """
+    try:
+        return found()
+    except InputError as cause:
+        notes.append(f"{words}: {cause}" if words else str(cause))
+        return None
