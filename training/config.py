@@ -243,7 +243,7 @@ def _first_fault(error: ValidationError, content: Mapping[str, Any], kind: type[
         return f"{where} is of unknown kind {tag!r}{did_you_mean(tag, kinds)}; known: {', '.join(kinds)}."
     value = "" if isinstance(fault["input"], Mapping | list | tuple) else f" (it is {fault['input']!r})"
     wanted = dict.fromkeys(_in_words(other) for other in faults if _as_written(other, content) == where)
-    words = " or ".join(wanted).replace(" or should be ", " or ")
+    words = " or ".join(wanted).replace(" or should be ", " or ").rstrip(".")
     return f"{where}{value}: {words}." if where else f"{words}."
 
 
